@@ -1,0 +1,7 @@
+"""The room `server` of the house; see docs/adr/0001-packaging.md."""
+
+if __name__ != "commonground.server":
+    raise ImportError(
+        f"this folder is the package commonground.server and was imported as {__name__!r}: "
+        "import it by its full name, so that no class exists twice"
+    )

@@ -1,0 +1,137 @@
+"""The configuration: one dataclass tree, read through OmegaConf; every fault is reported at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class SharedConfig:
+    """Shared phase. `tags`: what it learns from. `steps`, `rate`, `batch`: local SGD of one round."""
+
+    tags: list[str] = field(default_factory=lambda: ["safety"])
+    steps: int = 4
+    rate: float | None = None
+    batch: int = 16
+
+
+@dataclass
+class ModelConfig:
+    """`kind`: reward | policy. `base`: model folder or hub name ('' = the packaged one).
+
+    reward: `form` linear | tanh, `dims` = private directions (the first of the public basis).
+    policy: `layers` adapted from the top (0 = all), `rank`, `adapter` lora | core (r x r cores).
+    """
+
+    kind: str = "reward"
+    base: str = ""
+    layers: int = 8
+    rank: int = 8
+    form: str = "linear"
+    dims: int = 16
+    adapter: str = "lora"
+
+
+@dataclass
+class SourceConfig:
+    """A source of comparisons. `columns` maps our names to the file's (hub, pairs)."""
+
+    source: str = "starter"
+    path: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    preset: str = ""
+    min_gap: float = 4.0
+
+
+@dataclass
+class DataConfig:
+    """Where comparisons come from. `pairs_per_person` is also the public cap of the accounting."""
+
+    taste: SourceConfig = field(default_factory=SourceConfig)
+    safety: SourceConfig = field(default_factory=SourceConfig)
+    pairs_per_person: int = 40
+    test_pairs: int = 60
+    split: str = "warm"
+
+
+@dataclass
+class EvaluationConfig:
+    """`people`: evaluated sample (null = min(people, 2000)); `resamples`: bootstrap; `prompts`: written."""
+
+    people: int | None = None
+    resamples: int = 2000
+    prompts: int = 4
+    tokens: int = 48
+
+
+@dataclass
+class LossConfig:
+    """`name`: null = bradley_terry (reward) or dpo (policy); the rest as in `LossSettings`."""
+
+    name: str | None = None
+    beta: float = 0.1
+    flip: float = 0.1
+    sft: float | None = None
+
+
+@dataclass
+class StrategyConfig:
+    """`name` of a Flower strategy, its `options`, and whether the last half of the rounds is averaged."""
+
+    name: str = "fedavg"
+    options: dict[str, Any] = field(default_factory=dict)
+    average: bool = True
+
+
+@dataclass
+class SharedPrivacyConfig:
+    """Privacy of the shared adapter. `delta` null = people^-1.1; `clip` null = the model's default."""
+
+    epsilon: float = 8.0
+    delta: float | None = None
+    clip: float | None = None
+    participations: int | None = None
+
+
+@dataclass
+class PrivatePrivacyConfig:
+    """Privacy of private adapters. `steps`: lifetime; `mechanism`: dp_sgd | label; `rate`: step size."""
+
+    epsilon: float | None = None
+    delta: float = 1e-3
+    clip: float | None = None
+    steps: int | None = None
+    mechanism: str = "dp_sgd"
+    sampling: float = 0.25
+    rate: float | None = None
+
+
+@dataclass
+class PrivacyConfig:
+    """`unit`: the claim for the shared adapter; `trust`: who adds the noise; `accountant`: rdp | prv."""
+
+    unit: str = "person"
+    trust: str = "central"
+    accountant: str = "rdp"
+    shared: SharedPrivacyConfig = field(default_factory=SharedPrivacyConfig)
+    private: PrivatePrivacyConfig = field(default_factory=PrivatePrivacyConfig)
+
+
+@dataclass
+class Config:
+    """Everything a run depends on. See docs/configuration.md for each key."""
+
+    people: int = 200
+    rounds: int = 30
+    cohort: int | None = None
+    seed: int = 1
+    runtime: str = "inprocess"
+    schedule: str = "decoupled"
+    shared: SharedConfig = field(default_factory=SharedConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)

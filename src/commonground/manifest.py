@@ -1,0 +1,198 @@
+"""The egress contract: what may leave a device, and the only way to make it leave.
+
+A `Manifest` lists names, shapes, dtypes, the clip norm and the versions of everything public that the
+tensors depend on. `seal` checks an update against it and fails closed; nothing else builds a `Sealed`,
+and client code can send nothing but a `Sealed`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from commonground.errors import EgressError
+
+METRIC, METRIC_VALUE = "num-examples", 1
+TOLERANCE = 1e-6  # relative slack of the norm check, for float32 rounding
+_KEY = object()  # only `seal` holds it
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor that may leave: its name, shape and numpy dtype name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What may leave a device.
+
+    Attributes:
+        tensors: every tensor that the strategy declared it needs sent, in order.
+        clip: bound on the L2 norm over all tensors together, before any noise.
+        noise_on_device: True when the device adds the noise (`trust=local`).
+        versions: public things the tensors depend on, e.g. base weights or a basis, by digest.
+    """
+
+    tensors: tuple[TensorSpec, ...]
+    clip: float
+    noise_on_device: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` takes them back."""
+        return {
+            "schema": 1,
+            "tensors": [asdict(t) | {"shape": list(t.shape)} for t in self.tensors],
+            "clip": self.clip,
+            "noise_on_device": self.noise_on_device,
+            "metrics": {METRIC: METRIC_VALUE},
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+        """The manifest that `to_dict` wrote."""
+        tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values["tensors"])
+        return cls(tensors, float(values["clip"]), bool(values["noise_on_device"]), dict(values["versions"]))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON form; server and device compare it before anything is sent."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """d: numbers in one message."""
+        return sum(int(np.prod(t.shape)) for t in self.tensors)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the device keeps about one message that left."""
+
+    round: int
+    digest: str
+    bytes: int
+    names: tuple[str, ...]
+    manifest: str
+
+
+class Sealed:
+    """A message that passed the manifest. Only `seal` can make one."""
+
+    def __init__(self, key: object, tensors: Mapping[str, np.ndarray], receipt: Receipt) -> None:
+        if key is not _KEY:
+            raise EgressError("a message can only be built by manifest.seal()")
+        self._tensors = {name: value.copy() for name, value in tensors.items()}
+        for value in self._tensors.values():
+            value.setflags(write=False)
+        self.receipt = receipt
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Name -> read-only array, in the manifest's order."""
+        return dict(self._tensors)
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """The one metric a message carries, a constant."""
+        return {METRIC: METRIC_VALUE}
+
+
+def clip_update(update: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
+    """Clip a whole update to L2 norm `clip`, all tensors together.
+
+    A non-finite value anywhere makes the whole update zero (methods N1). The norm is taken in float64.
+
+    Args:
+        update: name -> array.
+        clip: the bound; infinity leaves finite updates as they are.
+
+    Returns:
+        New float32 arrays with joint norm at most `clip`.
+    """
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in update.items()}
+    if not all(np.isfinite(value).all() for value in arrays.values()):
+        return {name: np.zeros(value.shape, np.float32) for name, value in arrays.items()}
+    norm = joint_norm(arrays)
+    factor = 1.0 if norm <= clip else clip / norm
+    return {name: (value * factor).astype(np.float32) for name, value in arrays.items()}
+
+
+def joint_norm(update: Mapping[str, np.ndarray]) -> float:
+    """L2 norm over all tensors together, float64."""
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(sum(float(np.square(np.asarray(v, np.float64)).sum()) for v in update.values())))
+
+
+def verify(manifest: Manifest, tensors: Mapping[str, np.ndarray], *, bounded: bool = True) -> None:
+    """Check names, shapes, dtypes, finiteness and (if `bounded`) the joint norm; raises `EgressError`."""
+    allowed = [t.name for t in manifest.tensors]
+    unknown = [name for name in tensors if name not in allowed]
+    missing = [name for name in allowed if name not in tensors]
+    if unknown or missing:
+        raise EgressError(f"message has tensors {sorted(tensors)}; the manifest allows exactly {allowed}")
+    for spec in manifest.tensors:
+        value = tensors[spec.name]
+        if tuple(value.shape) != spec.shape:
+            raise EgressError(
+                f"tensor {spec.name!r} has shape {tuple(value.shape)}; the manifest says {spec.shape}"
+            )
+        if value.dtype.name != spec.dtype:
+            raise EgressError(f"tensor {spec.name!r} has dtype {value.dtype}; the manifest says {spec.dtype}")
+        if not np.isfinite(value).all():
+            raise EgressError(f"tensor {spec.name!r} holds a non-finite value; only finite ones may leave")
+    norm = joint_norm(tensors)
+    if bounded and norm > manifest.clip * (1 + TOLERANCE):
+        raise EgressError(f"message has L2 norm {norm:.6g}; the manifest allows {manifest.clip:.6g}")
+
+
+def seal(
+    manifest: Manifest,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    round: int,
+    noise: Mapping[str, np.ndarray] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    error: str = "",
+) -> Sealed:
+    """Build the only message that can leave; fails closed with `EgressError`.
+
+    Args:
+        manifest: what may leave.
+        tensors: the clipped update, before noise.
+        round: the round it answers.
+        noise: the device's own noise, added after the norm check; required exactly when the manifest says
+            that the device adds it.
+        metrics: must be None or the constant metric; anything else is refused.
+        error: must be empty: an error text is a channel for content.
+    """
+    if error:
+        raise EgressError(f"an error text of {len(error)} characters may not leave; only an empty one may")
+    if metrics is not None and dict(metrics) != {METRIC: METRIC_VALUE}:
+        raise EgressError(f"metrics are {sorted(metrics)}; only {METRIC}={METRIC_VALUE} may leave")
+    if (noise is not None) != manifest.noise_on_device:
+        raise EgressError(
+            f"noise on the device is {noise is not None}; the manifest says {manifest.noise_on_device}"
+        )
+    verify(manifest, tensors)
+    ordered = {spec.name: np.ascontiguousarray(tensors[spec.name]) for spec in manifest.tensors}
+    if noise is not None:
+        ordered = {name: (value + noise[name]).astype(value.dtype) for name, value in ordered.items()}
+        verify(manifest, ordered, bounded=False)
+    digest = hashlib.sha256(manifest.digest.encode())
+    for name, value in ordered.items():
+        digest.update(name.encode() + b"\0" + value.tobytes())
+    size = sum(value.nbytes for value in ordered.values())
+    receipt = Receipt(round, digest.hexdigest(), size, tuple(ordered), manifest.digest)
+    return Sealed(_KEY, ordered, receipt)

@@ -1,0 +1,118 @@
+"""The one interface behind which the two preference models stand.
+
+Axes: P people, B comparisons of a person (padded), then the parameter's own shape. Adapters are
+dictionaries from tensor name to tensor. `None` in place of an adapter means that it is disabled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from commonground.losses import Loss, LossSettings
+
+Tensors = dict[str, Tensor]
+Part = Literal["shared", "private"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which comparisons of which people, as a padded rectangle.
+
+    Attributes:
+        index: (P, B) int64, row of the run's comparison table; padding repeats any valid row.
+        mask: (P, B) float32, 1 where the entry counts and 0 where it is padding or was not drawn.
+        flip: (P, B) float32, 1 where chosen and rejected are swapped (randomised response), else 0.
+    """
+
+    index: Tensor
+    mask: Tensor
+    flip: Tensor
+
+    @property
+    def people(self) -> int:
+        """P."""
+        return int(self.index.shape[0])
+
+
+class PreferenceModel(Protocol):
+    """What the local update and the evaluation need of a preference model.
+
+    A model is built over a fixed table of comparisons; `Rows.index` points into it. It is deterministic:
+    no dropout, no batch statistics, no draws of its own.
+    """
+
+    kind: str
+
+    def shared_spec(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the shared adapter's trainable tensors, in a fixed order."""
+        ...
+
+    def private_spec(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a private adapter's trainable tensors, without the person axis."""
+        ...
+
+    def initial_shared(self) -> Tensors:
+        """The public starting point of the shared adapter (no person axis); the policy it gives is pi_0."""
+        ...
+
+    def initial_private(self) -> Tensors:
+        """The public starting point of a private adapter (no person axis); it changes nothing yet."""
+        ...
+
+    def public_digests(self) -> dict[str, str]:
+        """SHA-256 of everything public the model was built from: bases, scales, base weights."""
+        ...
+
+    def scores(self, rows: Rows, shared: Tensors | None, private: Tensors | None) -> tuple[Tensor, Tensor]:
+        """Scores of chosen and rejected answers without gradients, each (P, B) float32.
+
+        Args:
+            rows: which comparisons.
+            shared: shared adapter with leading axis P (or 1, which is broadcast), or None for disabled.
+            private: private adapters with leading axis P (or 1), or None for disabled.
+        """
+        ...
+
+    def pair_gradients(
+        self,
+        rows: Rows,
+        shared: Tensors | None,
+        private: Tensors | None,
+        part: Part,
+        loss: Loss,
+        settings: LossSettings,
+    ) -> tuple[Tensor, Tensors]:
+        """Loss and gradient of every pair.
+
+        The gradient is taken for `part`; the other adapter is frozen. The reference of the loss is the
+        base policy for the shared part and the shared policy (at the same `shared`) for the private part.
+
+        Returns:
+            losses (P, B) and gradients, each (P, B, *shape); entries with mask 0 are exactly zero.
+        """
+        ...
+
+
+def person_rows(tables: Sequence[np.ndarray]) -> Rows:
+    """All rows of each person as a padded rectangle.
+
+    Args:
+        tables: for each of P people the int64 rows of the comparison table that are used.
+
+    Returns:
+        Rows with B = the longest list (at least 1), mask 1 on real entries, flip 0.
+    """
+    import torch
+
+    width = max(1, max((len(t) for t in tables), default=1))
+    index = torch.zeros(len(tables), width, dtype=torch.int64)
+    mask = torch.zeros(len(tables), width)
+    for p, table in enumerate(tables):
+        index[p, : len(table)] = torch.from_numpy(np.asarray(table, dtype=np.int64))
+        mask[p, : len(table)] = 1.0
+    return Rows(index, mask, torch.zeros_like(mask))
