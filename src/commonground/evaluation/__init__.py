@@ -1,1 +1,1 @@
-
+"""Accuracy, welfare, information erased; intervals by person."""
