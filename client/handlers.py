@@ -1,0 +1,76 @@
+"""What a node answers. Every reply is one of four: a sealed update or one of three constants.
+
+The client half of the person-level wrapper in `commonground.strategies.person_dp`.
+
+The two phases are two messages, so that the sealed update has left before anything private is trained.
+Nothing that happens in the private phase, an exception or a stall included, can change a byte of what
+leaves: its only answer is a constant. Exceptions never travel (their texts hold content); they are
+logged on this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from flwr.app import Error, Message, MetricRecord, RecordDict
+
+from commonground.client.devices import Device, open_device
+from commonground.errors import EgressError
+from commonground.manifest import Sealed
+from commonground.strategies.records import ARRAYS, CONFIG, METRICS, from_record, to_record
+
+log = logging.getLogger("commonground.client")
+
+FAILED, REFUSED = 1001, 1002  # our own codes; Flower's are below 100
+FAILED_REASON = "the shared phase failed on the device"
+REFUSED_REASON = "the device refused the message"
+
+
+def sealed_content(sealed: Sealed) -> RecordDict:
+    """The only conversion from a device's update to Flower records; anything but a `Sealed` is refused."""
+    # The exact type: a subclass could carry other tensors than those that were checked.
+    if type(sealed) is not Sealed:
+        raise EgressError(f"a {type(sealed).__name__} may not leave; only a Sealed of manifest.seal() may")
+    return RecordDict({ARRAYS: to_record(sealed.tensors), METRICS: MetricRecord(dict(sealed.metrics))})
+
+
+def shared_phase(message: Message) -> Message:
+    """Answer a shared-phase message with the person's sealed update, or with a constant."""
+    try:
+        round, person, shared = _read(message)
+        device = open_device(person)
+        if not _same_manifest(message, device):
+            log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
+            return _constant(REFUSED, REFUSED_REASON, message)
+        return Message(sealed_content(device.shared_update(round, shared)), reply_to=message)
+    except (Exception, SystemExit):
+        log.warning("shared phase failed", exc_info=True)
+        return _constant(FAILED, FAILED_REASON, message)
+
+
+def private_phase(message: Message) -> Message:
+    """Run the private phase; the answer is always the same."""
+    try:
+        round, person, shared = _read(message)
+        device = open_device(person)
+        if _same_manifest(message, device):
+            device.private_update(round, shared, bool(message.content[CONFIG]["final"]))
+        else:
+            log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
+    except (Exception, SystemExit):
+        log.warning("private phase failed", exc_info=True)
+    return Message(RecordDict(), reply_to=message)
+
+
+def _read(message: Message) -> tuple[int, int, dict[str, np.ndarray]]:
+    config = message.content[CONFIG]
+    return int(config["round"]), int(config["person"]), from_record(message.content[ARRAYS])
+
+
+def _same_manifest(message: Message, device: Device) -> bool:
+    return bool(message.content[CONFIG]["manifest"] == device.manifest.digest)
+
+
+def _constant(code: int, reason: str, message: Message) -> Message:
+    return Message(Error(code, reason), reply_to=message)

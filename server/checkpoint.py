@@ -1,0 +1,99 @@
+"""One file that holds a run's state, replaced atomically.
+
+The file is a numpy archive: the arrays, and a JSON text that says where they belong. A new state is
+written beside the old one, forced to disk and renamed over it, so that a kill at any instant leaves the
+old state or the new one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from commonground.errors import RunFolderError, StorageError
+
+_ARRAY = "__array__"
+_TEXT = "__state__"
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` to `path` so that it is there wholly or not at all.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        state: nested dictionaries (text keys) and lists of numbers, texts, None and arrays.
+
+    Raises:
+        StorageError: the disk refused; the old state is still there.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps(_pack(state, arrays))
+    buffer = BytesIO()
+    np.savez(buffer, **{_TEXT: np.frombuffer(text.encode(), np.uint8)}, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The state in `path`, or None where there is no such file; raises `RunFolderError` if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        state: dict[str, Any] = _unpack(json.loads(arrays[_TEXT].tobytes()), arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunFolderError(
+            f"checkpoint {path} cannot be read: {error}", hint="delete it to start the run over"
+        ) from error
+    return state
+
+
+def write_atomically(path: Path, data: bytes, replace: Callable[[Path, Path], None] = os.replace) -> None:
+    """Write bytes beside `path`, force them to disk, rename; raises `StorageError`, leaving no half file."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another folder"
+        ) from error
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {_ARRAY: name}
+    if isinstance(value, dict):
+        return {str(key): _pack(inner, arrays) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_pack(inner, arrays) for inner in value]
+    return value
+
+
+def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_ARRAY}:
+            return arrays[value[_ARRAY]]
+        return {key: _unpack(inner, arrays) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_unpack(inner, arrays) for inner in value]
+    return value

@@ -1,0 +1,135 @@
+"""A job: everything the server needs for the rounds of one arm, as a JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from commonground.errors import RunFolderError, StrategyError
+from commonground.manifest import Manifest
+from commonground.server.checkpoint import write_atomically
+from commonground.strategies.person_dp import PersonLevel
+from commonground.strategies.registry import check_composition, get_strategy, is_linear
+
+
+@dataclass(frozen=True)
+class Job:
+    """The rounds of one arm (shared, pooled, ...).
+
+    Attributes:
+        arm: its name, for events and errors.
+        people: how many nodes there are; a person is an index below it.
+        rounds: T.
+        q: probability that a person is drawn in a round.
+        m: fixed denominator, q times the number of eligible people.
+        seed: the run's seed.
+        manifest: `Manifest.to_dict()`.
+        noise_multiplier: z of the noise on the sum; 0 where there is none or the devices add it.
+        initial: npz file with the starting arrays, named as in the manifest.
+        checkpoint: folder of this arm's checkpoint.
+        trust: central | local.
+        strategy: name, see `commonground.strategies.registry`.
+        options: its options.
+        average: keep the mean over the last half of the rounds.
+        private: send the private-phase message to the cohort after its shared replies.
+        final_private: people who run one last private phase after the last round.
+        participations: most rounds that one person takes part in (trust=local), or None.
+        eligible: people who may be drawn; None is everybody. People of split `unseen` never are.
+        timeout: seconds to wait for replies of a round, or None.
+        stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
+            fault of the program; a deployment says False, since a failed device is simply absent.
+    """
+
+    arm: str
+    people: int
+    rounds: int
+    q: float
+    m: float
+    seed: int
+    manifest: dict[str, Any]
+    noise_multiplier: float
+    initial: str
+    checkpoint: str
+    trust: str = "central"
+    strategy: str = "fedavg"
+    options: dict[str, Any] = field(default_factory=dict)
+    average: bool = False
+    private: bool = False
+    final_private: list[int] = field(default_factory=list)
+    participations: int | None = None
+    eligible: list[int] | None = None
+    timeout: float | None = None
+    stop_on_error: bool = True
+
+    def save(self, path: Path) -> None:
+        """Write the job to a JSON file, atomically."""
+        write_atomically(path, json.dumps(asdict(self), indent=1).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Job:
+        """The job that `save` wrote; raises `RunFolderError` if it is not one."""
+        try:
+            values = json.loads(path.read_text())
+            known = {f.name for f in fields(cls)}
+            if not isinstance(values, dict) or set(values) != known:
+                raise ValueError("its keys are not a job's")
+            return cls(**values)
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"job {path} cannot be read: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything the result depends on, hence without places and timeouts."""
+        values = asdict(self)
+        for name in ("initial", "checkpoint", "timeout", "stop_on_error"):
+            del values[name]
+        values["initial_arrays"] = {
+            name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in self.initial_arrays().items()
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def initial_arrays(self) -> dict[str, np.ndarray]:
+        """u_0 in the manifest's order and dtypes."""
+        try:
+            with np.load(self.initial, allow_pickle=False) as archive:
+                return {
+                    spec.name: archive[spec.name].astype(spec.dtype).reshape(spec.shape)
+                    for spec in Manifest.from_dict(self.manifest).tensors
+                }
+        except (OSError, ValueError, KeyError) as error:
+            raise RunFolderError(f"{self.arm}: initial arrays {self.initial}: {error}") from error
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Where this arm's state is kept."""
+        return Path(self.checkpoint) / "checkpoint.npz"
+
+    def wrapper(self) -> PersonLevel:
+        """The strategy of this job inside the person-level wrapper; checks that the parts go together."""
+        manifest = Manifest.from_dict(self.manifest)
+        noisy = self.noise_multiplier > 0 or manifest.noise_on_device
+        if manifest.noise_on_device != (self.trust == "local" and noisy):
+            raise StrategyError(
+                f"{self.arm}: trust is {self.trust}, but the manifest says noise_on_device="
+                f"{manifest.noise_on_device}"
+            )
+        check_composition(self.strategy, self.trust, noisy)
+        return PersonLevel(
+            get_strategy(self.strategy, self.options),
+            manifest,
+            people=self.people,
+            q=self.q,
+            m=self.m,
+            noise_multiplier=self.noise_multiplier,
+            seed=self.seed,
+            rounds=self.rounds,
+            eligible=self.eligible,
+            individual=not is_linear(self.strategy),
+            average=self.average,
+            participations=self.participations,
+        )

@@ -1,0 +1,276 @@
+r"""Person-level differential privacy around any Flower strategy.
+
+    y_t = (1/m) (sum_{i in S_t} x_i + N(0, (z C)^2 I)),   u_{t+1} = inner(u_t, u_t + y_t)
+
+x_i is the update that person i's device clipped to L2 norm C over all tensors together, S_t the cohort
+drawn with independent coins of probability q, m = q N a FIXED denominator, z the noise multiplier, inner
+any Flower strategy. DP-FedAvg: McMahan, Ramage, Talwar, Zhang, ICLR 2018, arXiv 1710.06963.
+
+The inner strategy is given ONE reply, u_t + y_t with weight 1. Whatever it does with it (momentum, Adam)
+is post-processing, so the wrapper and not the strategy carries the privacy. The client half is
+`commonground.client.handlers`: clip, seal, send. What would silently break the claim, and what is done
+about it here (methods B2): coins that depend on data (`cohort.py`); weights or a denominator from the
+replies (fixed); one person counted twice (second reply refused); a round released again with fresh noise
+(noise is keyed by the round, so a resumed round repeats itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from commonground.errors import EgressError, StrategyError
+from commonground.manifest import Manifest, verify
+from commonground.randomness import normal
+from commonground.strategies.cohort import draw_cohort, under_cap
+from commonground.strategies.records import ARRAYS, CONFIG, from_record, read_update, to_record, train_content
+from commonground.strategies.registry import quiet_flower
+from commonground.strategies.state import State, restore_strategy, strategy_state
+
+Arrays = dict[str, np.ndarray]
+
+
+class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by mypy here
+    """The wrapper. Its arrays, counters and average are the run's; `inner` takes the server step.
+
+    Args:
+        inner: the strategy that takes the server step.
+        manifest: what may leave a device; C is its `clip`.
+        people: how many people there are; a person is an index below it.
+        q: probability that a person is drawn in a round.
+        m: the fixed denominator, q times the number of eligible people.
+        noise_multiplier: z of the central noise; 0 where the devices add it or nobody does.
+        seed: the run's seed.
+        rounds: rounds of the whole run, for the average over its last half.
+        eligible: people who may be drawn; None is everybody.
+        individual: True for rules that must see one reply a person.
+        average: keep the mean of the parameters over the last half of the rounds (Polyak and Juditsky,
+            SIAM J. Control Optim. 1992); post-processing.
+        participations: most rounds that one person takes part in (`trust=local`), or None.
+
+    Raises:
+        StrategyError: noise and rule, or noise and clip, do not go together.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        manifest: Manifest,
+        *,
+        people: int,
+        q: float,
+        m: float,
+        noise_multiplier: float,
+        seed: int,
+        rounds: int,
+        eligible: Sequence[int] | None = None,
+        individual: bool = False,
+        average: bool = False,
+        participations: int | None = None,
+    ) -> None:
+        if not m > 0:
+            raise StrategyError(f"the denominator m is {m}; it is the expected cohort and must be above 0")
+        if noise_multiplier > 0 and (individual or manifest.noise_on_device):
+            raise StrategyError(
+                f"central noise (z = {noise_multiplier}) does not go together with "
+                + ("a rule that sees replies one by one" if individual else "noise on the device")
+            )
+        if noise_multiplier > 0 and not np.isfinite(manifest.clip):
+            raise StrategyError(
+                f"noise multiplier {noise_multiplier} needs a finite clip, not {manifest.clip}"
+            )
+        self.inner, self.manifest, self.people = inner, manifest, people
+        self.q, self.m, self.z, self.seed, self.rounds = q, m, noise_multiplier, seed, rounds
+        self.eligible = list(range(people)) if eligible is None else sorted(eligible)
+        self.individual, self.average, self.participations = individual, average, participations
+        self.taken_part = np.zeros(people, np.int64)
+        self.counts = {"messages": 0, "bytes": 0, "refused": 0, "errors": 0, "skipped": 0}
+        self.drawn: dict[int, int] = {}  # node id -> person, of the round under way
+        self.answered: list[int] = []  # people whose reply was used, ascending
+        # The parameters in float64; what is broadcast is their float32 cast, so that momentum and the
+        # average never see the rounding.
+        self._exact: Arrays | None = None
+        self._sum: Arrays | None = None
+        self._averaged = 0
+
+    # -- one round ------------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Draw the cohort and address one message to each person of it, ascending by person."""
+        current = from_record(arrays)
+        shapes = {name: value.shape for name, value in current.items()}
+        if shapes != {spec.name: spec.shape for spec in self.manifest.tensors}:
+            raise StrategyError(f"the arrays to broadcast have shapes {shapes}; the manifest differs")
+        if self._exact is None or not _same(self._cast(self._exact, server_round), current):
+            self._exact = {spec.name: current[spec.name].astype(np.float64) for spec in self.manifest.tensors}
+        with quiet_flower():  # lets the inner strategy note where it stands; it samples nobody
+            self.inner.configure_train(server_round, to_record(self._exact), ConfigRecord(dict(config)), grid)
+        # Node ids are random numbers in Flower's simulation, new in every run. A person is the rank of
+        # the node's id, the same in every runtime; whose rank is whose does not matter, because a
+        # device's data and state are looked up by the person and never by the node.
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) < self.people:
+            raise StrategyError(f"{len(nodes)} nodes are connected; this run has {self.people} people")
+        cohort = draw_cohort(self.seed, server_round, self.eligible, self.q)
+        cohort = under_cap(cohort, self.taken_part, self.participations)
+        self.taken_part[cohort] += 1
+        self.drawn = {nodes[person]: person for person in cohort}
+        shared = {"round": server_round, "manifest": self.manifest.digest}
+        return [
+            Message(
+                RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**shared, "person": person})}),
+                dst_node_id=node,
+                message_type=MessageType.TRAIN,
+            )
+            for node, person in self.drawn.items()
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check, sum and noise the replies; hand the inner strategy one reply; cast what it gives back."""
+        if self._exact is None:
+            raise StrategyError("aggregate_train came before configure_train")
+        updates = self._checked(replies)
+        if self.individual:
+            proposals = [self._moved(update) for update in updates]
+        else:
+            proposals = [self._moved(self._noised_mean(server_round, updates))]
+        contents = [train_content(proposal) for proposal in proposals]
+        messages = [Message(c, dst_node_id=0, message_type=MessageType.TRAIN) for c in contents]
+        with quiet_flower():
+            result, metrics = self.inner.aggregate_train(server_round, messages)
+        if result is None:  # too few replies for this rule: the parameters stay
+            self.counts["skipped"] += 1
+        else:
+            self._exact = self._checked_result(server_round, from_record(result))
+        if self.average and server_round > self.rounds // 2:
+            previous = self._sum or {name: np.zeros_like(value) for name, value in self._exact.items()}
+            self._sum = {name: previous[name] + value for name, value in self._exact.items()}
+            self._averaged += 1
+        return to_record(self._cast(self._exact, server_round)), metrics
+
+    @property
+    def current(self) -> Arrays:
+        """The parameters as they are broadcast next, in the manifest's dtypes."""
+        return self._cast(self._exact or {}, 0)
+
+    @property
+    def averaged(self) -> Arrays | None:
+        """Mean over the last half of the rounds so far; None before it begins or without `average`."""
+        if self._sum is None:
+            return None
+        return self._cast({name: value / self._averaged for name, value in self._sum.items()}, 0)
+
+    # -- its parts ------------------------------------------------------------------------------------
+
+    def _checked(self, replies: Iterable[Message]) -> list[Arrays]:
+        """Usable updates ascending by person; errors and refusals are counted, never aggregated."""
+        by_person: dict[int, Arrays] = {}
+        for reply in replies:
+            person = self.drawn.get(reply.metadata.src_node_id)
+            if reply.has_error():
+                self.counts["errors"] += 1
+                continue
+            try:
+                if person is None or person in by_person:
+                    raise EgressError("a reply from somebody not drawn, or a second one from one person")
+                update = read_update(reply, self.manifest)
+                verify(self.manifest, update, bounded=not self.manifest.noise_on_device)
+            except EgressError:
+                self.counts["refused"] += 1
+                continue
+            by_person[person] = update
+            self.counts["messages"] += 1
+            self.counts["bytes"] += sum(value.nbytes for value in update.values())
+        self.answered = sorted(by_person)
+        return [by_person[person] for person in self.answered]
+
+    def _noised_mean(self, round: int, updates: Sequence[Arrays]) -> Arrays:
+        """y_t, float64. Added up in the order of people: a sum of floats depends on its order."""
+        flat = np.zeros(self.manifest.size, np.float64)
+        for update in updates:
+            flat += np.concatenate([update[t.name].ravel() for t in self.manifest.tensors])
+        if self.z > 0:
+            draws = normal((self.manifest.size,), self.seed, "noise", round).numpy().astype(np.float64)
+            flat += self.z * self.manifest.clip * draws
+        parts = np.split(
+            flat / self.m, np.cumsum([int(np.prod(t.shape)) for t in self.manifest.tensors])[:-1]
+        )
+        return {t.name: part.reshape(t.shape) for t, part in zip(self.manifest.tensors, parts, strict=True)}
+
+    def _moved(self, update: Arrays) -> Arrays:
+        """u_t + update, float64: distances between replies would drown in float32."""
+        return {name: value + update[name] for name, value in (self._exact or {}).items()}
+
+    def _checked_result(self, round: int, result: Arrays) -> Arrays:
+        exact: Arrays = {}
+        for spec in self.manifest.tensors:
+            value = result.get(spec.name)
+            if value is None or value.shape != spec.shape:
+                shape = None if value is None else value.shape
+                raise StrategyError(
+                    f"round {round}: {type(self.inner).__name__} gave {spec.name!r} the shape {shape}; "
+                    f"the manifest says {spec.shape}"
+                )
+            exact[spec.name] = value.astype(np.float64)
+        return exact
+
+    def _cast(self, exact: Mapping[str, np.ndarray], round: int) -> Arrays:
+        dtypes = {spec.name: spec.dtype for spec in self.manifest.tensors}
+        with np.errstate(over="ignore"):
+            cast = {name: np.asarray(value.astype(dtypes[name])) for name, value in exact.items()}
+        broken = [name for name, value in cast.items() if not np.isfinite(value).all()]
+        if broken:
+            raise StrategyError(
+                f"round {round}: {type(self.inner).__name__} gave a non-finite value in {broken[0]!r}",
+                hint="lower the strategy's step size (strategy.options)",
+            )
+        return cast
+
+    # -- state ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> State:
+        """Everything a resumed run needs: arrays, numbers and texts, nothing pickled."""
+        return {
+            "inner": strategy_state(self.inner),
+            "exact": None if self._exact is None else {k: v.copy() for k, v in self._exact.items()},
+            "sum": None if self._sum is None else {k: v.copy() for k, v in self._sum.items()},
+            "averaged": self._averaged,
+            "taken_part": self.taken_part.copy(),
+            "counts": dict(self.counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` gave, in a wrapper built with the same arguments."""
+        restore_strategy(self.inner, state["inner"])
+        self._exact, self._sum = state["exact"], state["sum"]
+        self._averaged, self.taken_part = int(state["averaged"]), np.array(state["taken_part"], np.int64)
+        self.counts = {name: int(count) for name, count in state["counts"].items()}
+
+    # -- the rest of Flower's interface -----------------------------------------------------------------
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nobody is asked: metrics from devices would be a release outside the ledger."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing to aggregate; see `configure_evaluate`."""
+        return None
+
+    def summary(self) -> None:
+        """What the inner strategy says of itself, in Flower's log."""
+        self.inner.summary()
+
+
+def _same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> bool:
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
