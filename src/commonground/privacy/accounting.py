@@ -1,0 +1,267 @@
+"""Privacy accounting: what a sequence of noised releases costs, as epsilon at a fixed delta.
+
+Letters: q is the Poisson sampling rate of the protected unit, z the noise multiplier (noise standard
+deviation over the clip norm), T the number of steps. Neighbours differ by adding or removing one unit.
+Curves are composed first and converted to epsilon once, at the end. Every value is an upper bound.
+
+Accountants: `rdp` (Opacus' curve, Mironov, Talwar, Zhang 2019, arXiv 1908.10530; conversion of Canonne,
+Kamath, Steinke 2020, arXiv 2004.00010), `prv` (prv.py; tighter, slower) and `gaussian`, exact where every
+unit takes part in every step (q = 1; Balle and Wang 2018, arXiv 1805.06530).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from commonground.errors import InputError, PrivacyError
+from commonground.privacy.prv import epsilon_prv
+
+Accountant = Literal["rdp", "prv", "gaussian"]
+ACCOUNTANTS: tuple[str, ...] = ("rdp", "prv", "gaussian")
+ORDERS: tuple[float, ...] = (
+    *(1 + x / 10 for x in range(1, 100)),
+    *map(float, (*range(11, 65), 72, 80, 96, 112, 128, 192, 256, 384, 512)),
+)
+PRV_ERROR = 0.01  # absolute error of epsilon, added so that the value stays an upper bound
+PRV_LIMIT = 200.0  # beyond this RDP epsilon the PRV grid outgrows memory, and the number says nothing anyway
+TOLERANCE = 5e-4  # relative width at which the search for a noise multiplier stops
+MOST_NOISE, LEAST_NOISE = 2.0**17, 1e-2
+FEW_PEOPLE = 100
+LARGEST_DELTA = 1e-2
+
+
+class Charge(NamedTuple):
+    """`steps` releases of one Poisson-sampled Gaussian: q, z, T."""
+
+    sampling: float
+    noise_multiplier: float
+    steps: int
+
+
+def epsilon_sampled_gaussian(
+    noise_multiplier: float, sampling: float, steps: int, delta: float, accountant: str = "rdp"
+) -> float:
+    """Epsilon of T Poisson-sampled Gaussian releases.
+
+    Args:
+        noise_multiplier: z; 0 gives infinity.
+        sampling: q in [0, 1], the probability that the unit takes part in one step.
+        steps: T; 0 gives 0.
+        delta: in (0, 1).
+        accountant: rdp | prv, or gaussian when q is 1.
+
+    Returns:
+        An upper bound of epsilon, in nats.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+    return epsilon_composed([Charge(sampling, noise_multiplier, steps)], delta, accountant)
+
+
+def epsilon_composed(
+    charges: Iterable[tuple[float, float, int]], delta: float, accountant: str = "rdp"
+) -> float:
+    """Epsilon of several sampled Gaussians (q, z, T) on the same units, composed adaptively.
+
+    Under `prv` the smaller of the PRV and the RDP bound is returned (both hold), and the RDP bound where PRV
+    cannot be computed. Raises `InputError` like `epsilon_sampled_gaussian`.
+    """
+    if not 0 < delta < 1:
+        raise InputError(f"delta is {delta!r}; a number between 0 and 1 is needed")
+    if accountant not in ACCOUNTANTS:
+        raise InputError(f"accountant is {accountant!r}; known accountants: {', '.join(ACCOUNTANTS)}")
+    merged = flatten(charges)
+    if not merged:
+        return 0.0
+    if any(charge.noise_multiplier == 0 for charge in merged):
+        return math.inf
+    if accountant == "gaussian":
+        return epsilon_gaussian(_mu(merged), delta)
+    rdp = epsilon_rdp(merged, delta)
+    if accountant == "rdp" or rdp > PRV_LIMIT:
+        return rdp
+    try:
+        return min(rdp, epsilon_prv(merged, delta, error=max(PRV_ERROR, rdp / 2000)))
+    except (RuntimeError, ValueError):  # Opacus' ways to say that its grid does not fit
+        return rdp
+
+
+def flatten(charges: Iterable[tuple[float, float, int]]) -> tuple[Charge, ...]:
+    """The same charges, equal (q, z) merged, free ones dropped, in ascending order of (q, z)."""
+    steps: dict[tuple[float, float], int] = {}
+    for sampling, noise_multiplier, count in charges:
+        if not 0 <= sampling <= 1:
+            raise InputError(f"sampling rate is {sampling!r}; a number between 0 and 1 is needed")
+        if not noise_multiplier >= 0:
+            raise InputError(f"noise multiplier is {noise_multiplier!r}; a number of at least 0 is needed")
+        if count < 0 or count != int(count):
+            raise InputError(f"steps is {count!r}; a whole number of at least 0 is needed")
+        if count and sampling and math.isfinite(noise_multiplier):
+            pair = (float(sampling), float(noise_multiplier))
+            steps[pair] = steps.get(pair, 0) + int(count)
+    return tuple(Charge(q, z, steps[q, z]) for q, z in sorted(steps))
+
+
+def epsilon_rdp(charges: Iterable[Charge], delta: float) -> float:
+    """Minimum over orders a of rdp(a) + ln((a-1)/a) - (ln delta + ln a)/(a-1); never below 0."""
+    orders = np.asarray(ORDERS)
+    rdp = np.zeros(len(orders))
+    for charge in charges:
+        rdp = rdp + charge.steps * _rdp_curve(charge.sampling, charge.noise_multiplier)
+    values = rdp + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
+    return max(0.0, float(values.min()))
+
+
+@lru_cache(maxsize=1024)
+def _rdp_curve(sampling: float, noise_multiplier: float) -> np.ndarray:
+    """RDP of one step at every order; infinity where Opacus' series fails, which only loosens the bound."""
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    def one(order: float) -> float:
+        try:
+            with np.errstate(all="ignore"):
+                value = float(
+                    compute_rdp(q=sampling, noise_multiplier=noise_multiplier, steps=1, orders=order)
+                )
+        except (ValueError, OverflowError, ZeroDivisionError):
+            return math.inf
+        return value if value >= 0 else math.inf
+
+    curve = np.array([one(order) for order in ORDERS])
+    curve.setflags(write=False)
+    return curve
+
+
+def noise_for(epsilon: float, delta: float, sampling: float, steps: int, accountant: str = "rdp") -> float:
+    """Smallest noise multiplier (to 1e-3 relative) whose epsilon is at most the target.
+
+    Args:
+        epsilon: the target; infinity gives 0.
+        delta: in (0, 1).
+        sampling: q.
+        steps: T.
+        accountant: rdp | prv, or gaussian when q is 1.
+
+    Raises:
+        PrivacyError: the accountant cannot certify so small an epsilon at any noise.
+    """
+    _check_target(epsilon)
+    if epsilon == math.inf or sampling == 0 or steps == 0:
+        return 0.0
+    start = 1.0
+    if accountant == "prv":  # its bound never exceeds RDP's, so start from the cheap answer
+        try:
+            start = noise_for(epsilon, delta, sampling, steps, "rdp")
+        except PrivacyError:
+            start = 1.0
+
+    def reached(noise: float) -> float:
+        return epsilon_sampled_gaussian(noise, sampling, steps, delta, accountant)
+
+    return _smallest(reached, epsilon, start, f"delta {delta:g} with accountant {accountant}")
+
+
+def _smallest(reached: Callable[[float], float], target: float, start: float, what: str) -> float:
+    """Smallest noise with `reached(noise)` at most `target`; the value returned always holds.
+
+    Epsilon is close to a power of the noise, so the bracket is cut by interpolation of logarithms, a little
+    to the right and a little to the left of the expected root in turn, and halved every third time.
+    """
+    high, above = start, reached(start)
+    while above > target:
+        high *= 2
+        if high > MOST_NOISE:
+            raise PrivacyError(
+                f"no noise gives epsilon {target:g} at {what}", hint="ask for a larger epsilon, or use prv"
+            )
+        above = reached(high)
+    low, below = high / 2, reached(high / 2)
+    while below <= target:
+        high, above, low = low, below, low / 2
+        if high < LEAST_NOISE:
+            return high
+        below = reached(low)
+    turn = 0
+    while high / low > 1 + TOLERANCE:
+        share = 0.5
+        if turn % 3 != 2 and above > 0 and math.isfinite(below):
+            share = math.log(below / target) / math.log(below / above)
+        middle = low * (high / low) ** share * (1 + TOLERANCE / 3 * (1 if turn % 3 == 0 else -1))
+        middle = middle if low < middle < high else math.sqrt(low * high)
+        value = reached(middle)
+        if value <= target:
+            high, above = middle, value
+        else:
+            low, below = middle, value
+        turn += 1
+    return high
+
+
+def epsilon_gaussian(mu: float, delta: float) -> float:
+    """Epsilon of the Gaussian mechanism with sensitivity / noise deviation = mu.
+
+    Solves Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu) = delta (Balle and Wang, ICML 2018).
+    k releases of multiplier z are one with mu = sqrt(k)/z; replacing a unit doubles mu.
+    """
+    if mu == 0 or _delta_gaussian(0.0, mu) <= delta:
+        return 0.0
+    if mu == math.inf:
+        return math.inf
+    low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # zCDP's bound
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _delta_gaussian(middle, mu) <= delta else (middle, high)
+    return high
+
+
+def noise_for_gaussian(epsilon: float, delta: float, sensitivity: float = 1.0, releases: int = 1) -> float:
+    """Noise deviation for `releases` Gaussian releases of L2 sensitivity `sensitivity`, to 1e-3 relative.
+
+    Sensitivity 2 (replace one unit, in units of the clip norm) gives the noise multiplier z of local trust.
+    """
+    _check_target(epsilon)
+    if epsilon == math.inf or releases == 0:
+        return 0.0
+    unit = _smallest(lambda noise: epsilon_gaussian(1 / noise, delta), epsilon, 1.0, f"delta {delta:g}")
+    return sensitivity * math.sqrt(releases) * unit
+
+
+def _delta_gaussian(epsilon: float, mu: float) -> float:
+    from scipy.special import log_ndtr, ndtr
+
+    if mu == math.inf:
+        return 1.0
+    return float(
+        ndtr(mu / 2 - epsilon / mu) - math.exp(min(700.0, epsilon + log_ndtr(-mu / 2 - epsilon / mu)))
+    )
+
+
+def _mu(charges: tuple[Charge, ...]) -> float:
+    if any(charge.sampling != 1 for charge in charges):
+        raise InputError("accountant gaussian needs a sampling rate of 1 in every charge; use rdp or prv")
+    return math.sqrt(sum(charge.steps / charge.noise_multiplier**2 for charge in charges))
+
+
+def _check_target(epsilon: float) -> None:
+    if not epsilon > 0:
+        raise InputError(f"epsilon is {epsilon!r}; a number above 0, or inf, is needed")
+
+
+def default_delta(people: int) -> float:
+    """people^-1.1, below 1/people, and never more than 0.01 (methods E0)."""
+    return min(float(people) ** -1.1, LARGEST_DELTA) if people >= 1 else LARGEST_DELTA
+
+
+def delta_is_meaningful(people: int, delta: float) -> bool:
+    """Whether an (epsilon, delta) claim over so many people says anything.
+
+    delta is the probability with which the promise may fail outright, so it must stay below 1/people and
+    0.01; with fewer than 100 people no useful delta does both.
+    """
+    return people >= FEW_PEOPLE and delta < 1 / people and delta <= LARGEST_DELTA
