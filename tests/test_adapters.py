@@ -1,0 +1,264 @@
+"""The two adapters: every trap of PEFT that the trial met is a test here."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from commonground.adapters import SCALE, Adapters, ModelCard, find_targets, orthonormal
+from commonground.errors import InputError, ModelError
+
+IDS = torch.tensor([[1, 4, 2, 6, 3]])
+CARD = ModelCard(rounds=3, people=7, epsilon=8.0, delta=1e-3, unit="person", data="starter")
+
+
+def tiny_llama(seed: int = 0) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=12,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def tiny_gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=12, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+        return GPT2LMHeadModel(config).eval().requires_grad_(False)
+
+
+def build(model: Any, form: str = "lora", layers: int = 2, rank: int = 2) -> Adapters:
+    return Adapters(model, layers=layers, rank=rank, form=form, seed=5, base_name="owner/tiny")
+
+
+def filled(adapters: Adapters, part: str, seed: int) -> dict[str, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    return {n: torch.randn(s, generator=draws) * 0.3 for n, s in adapters.spec(part).items()}
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(input_ids=IDS).logits
+    return found
+
+
+def test_bases_are_orthonormal_public_and_named() -> None:
+    one = orthonormal(3, 8, 1, "shared", "x")
+    torch.testing.assert_close(one @ one.T, torch.eye(3))
+    assert torch.equal(one, orthonormal(3, 8, 1, "shared", "x"))
+    assert not torch.equal(one, orthonormal(3, 8, 1, "private", "x"))
+    with pytest.raises(InputError, match="rank is 9; at most 8"):
+        orthonormal(9, 8, 1, "x")
+
+
+def test_targets_are_all_linear_maps_of_the_top_layers() -> None:
+    names = [t.name for t in find_targets(tiny_llama(), 1)]
+    maps = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert names == [f"layers.2.{m}" for m in maps]
+    assert len(find_targets(tiny_llama(), 0)) == 3 * 7
+    # GPT-2 has two maps called c_proj: these keep their path
+    assert [t.name for t in find_targets(tiny_gpt2(), 1)] == [
+        "layers.1.c_attn",
+        "layers.1.attn.c_proj",
+        "layers.1.c_fc",
+        "layers.1.mlp.c_proj",
+    ]
+    with pytest.raises(InputError, match=r"layers is 4; this model has 3"):
+        find_targets(tiny_llama(), 4)
+
+
+def test_specs_are_the_named_tensors() -> None:
+    adapters = build(tiny_llama(), layers=1)
+    assert adapters.spec("shared")["shared.layers.2.q_proj.B"] == (16, 2)
+    assert len(adapters.spec("shared")) == 7
+    assert adapters.spec("private")["private.layers.2.down_proj.A"] == (2, 24)
+    assert len(adapters.spec("private")) == 14
+    core = build(tiny_llama(), "core", layers=1)
+    assert core.spec("private")["private.layers.2.down_proj.core"] == (2, 2)
+    with pytest.raises(InputError, match="known forms: lora, core"):
+        build(tiny_llama(), "dora")
+
+
+def test_building_draws_nothing_from_the_global_generator() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    model = tiny_llama()
+    build(model)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("form", ["lora", "core"])
+def test_disabled_and_fresh_adapters_are_the_base_bit_for_bit(form: str) -> None:
+    plain, model = tiny_llama(), tiny_llama()
+    adapters = build(model, form)
+    adapters.enable(("shared", "private"))
+    assert torch.equal(logits(model), logits(plain))  # nothing learned yet
+    for part in ("shared", "private"):
+        adapters.load(part, filled(adapters, part, 1))
+    assert not torch.equal(logits(model), logits(plain))
+    with adapters.disabled():
+        assert torch.equal(logits(model), logits(plain))
+    adapters.enable(())
+    assert torch.equal(logits(model), logits(plain))
+
+
+def test_effects_differ_so_both_really_act() -> None:
+    model = tiny_llama()
+    adapters = build(model)
+    for seed, part in enumerate(("shared", "private")):
+        adapters.load(part, filled(adapters, part, seed))
+    seen = []
+    for parts in ((), ("shared",), ("private",), ("shared", "private")):
+        adapters.enable(parts)
+        seen.append(logits(model))
+    assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(seen) for b in seen[:i])
+
+
+@pytest.mark.parametrize("form", ["lora", "core"])
+@pytest.mark.parametrize("train", [None, "shared", "private"])
+def test_exactly_one_adapter_is_trainable(form: str, train: str | None) -> None:
+    model = tiny_llama()
+    adapters = build(model, form)
+    both = ("shared", "private")
+
+    def trainable() -> set[tuple[str, str]]:
+        return {(n.split(".")[-2], n.split(".")[-3]) for n, p in model.named_parameters() if p.requires_grad}
+
+    sides = {
+        None: set(),
+        "shared": {("shared", "lora_B")},  # A stays fixed: FFA-LoRA
+        "private": {("private", "lora_B")} | ({("private", "lora_A")} if form == "lora" else set()),
+    }[train]
+    adapters.enable(both, train)
+    assert trainable() == sides
+    with adapters.disabled():  # leaving PEFT's own context makes everything active trainable
+        assert trainable() == set()
+    assert trainable() == sides
+    adapters.enable(both, "private")
+    adapters.enable(both, train)
+    assert trainable() == sides
+
+
+def test_training_what_does_not_act_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot train 'private'"):
+        build(tiny_llama()).enable(("shared",), "private")
+
+
+@pytest.mark.parametrize("form", ["lora", "core"])
+@pytest.mark.parametrize("part", ["shared", "private"])
+def test_what_is_read_is_what_was_loaded_and_no_alias(form: str, part: str) -> None:
+    adapters = build(tiny_llama(), form)
+    given = filled(adapters, part, 2)
+    adapters.load(part, given)
+    read = adapters.read(part)
+    assert list(read) == list(adapters.spec(part))
+    assert all(torch.equal(read[n], given[n]) for n in read)
+    for value in read.values():
+        value.add_(100)
+    for value in given.values():
+        value.add_(100)
+    again = adapters.read(part)
+    assert all((again[n] - given[n]).abs().max() > 50 for n in again)
+
+
+def test_names_carry_the_adapter_and_a_wrong_one_is_refused() -> None:
+    adapters = build(tiny_llama())
+    assert not set(adapters.spec("shared")) & set(adapters.spec("private"))
+    with pytest.raises(ModelError, match="unknown or missing in the shared adapter"):
+        adapters.load("shared", filled(adapters, "private", 1))
+    short = {n: v[:1] for n, v in filled(adapters, "shared", 1).items()}
+    with pytest.raises(ModelError, match="has shape"):
+        adapters.load("shared", short)
+
+
+def test_fixed_a_has_a_norm_meaning_and_scale() -> None:
+    """||dW||_F = s ||B||_F, because the rows of A are orthonormal."""
+    model, plain = tiny_llama(), tiny_llama()
+    adapters = build(model, layers=1)
+    given = filled(adapters, "shared", 4)
+    adapters.load("shared", given)
+    adapters.enable(("shared",))
+    x = torch.eye(16)
+    path = "model.layers.2.self_attn.q_proj"
+    with torch.no_grad():
+        delta = model.get_submodule(path)(x) - plain.get_submodule(path)(x)
+    expected = SCALE * given["shared.layers.2.q_proj.B"].norm()
+    torch.testing.assert_close(delta.norm(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "part"), [("lora", "shared"), ("lora", "private"), ("core", "private")])
+def test_gradients_agree_with_finite_differences(form: str, part: str) -> None:
+    model = tiny_llama()
+    adapters = build(model, form, layers=1)
+    start = filled(adapters, part, 3)
+
+    def loss(tensors: dict[str, Tensor]) -> Tensor:
+        adapters.load(part, tensors)
+        adapters.enable((part,), part)
+        return torch.log_softmax(model(input_ids=IDS).logits[0, :-1], -1)[range(4), IDS[0, 1:]].sum()
+
+    found = adapters.gradients(part, loss(start))
+    for name, value in list(start.items())[:4]:
+        step = 1e-2 * found[name] / found[name].norm()
+        up = loss(start | {name: value + step}).detach()
+        down = loss(start | {name: value - step}).detach()
+        torch.testing.assert_close((up - down) / 2e-2, found[name].norm(), rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("form", "part"), [("lora", "shared"), ("lora", "private"), ("core", "private"), ("gpt2", "private")]
+)
+def test_a_saved_adapter_loads_in_peft_with_the_same_logits(tmp_path: Path, form: str, part: str) -> None:
+    from peft import PeftModel
+
+    fresh = tiny_gpt2 if form == "gpt2" else tiny_llama
+    model = fresh()
+    adapters = build(model, "lora" if form == "gpt2" else form)
+    secret = filled(adapters, "private", 8)
+    adapters.load("private", secret)
+    given = filled(adapters, part, 6)
+    adapters.save(part, given, tmp_path / "out", CARD)
+    assert all(torch.equal(adapters.read("private")[n], secret[n]) for n in secret)  # saving changes nothing
+    adapters.load(part, given)
+    adapters.enable((part,))
+    with warnings.catch_warnings():  # PEFT asks transformers a deprecated question
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        loaded = PeftModel.from_pretrained(fresh(), str(tmp_path / "out")).eval()
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-6)
+
+
+def test_saving_writes_one_adapter_only_and_a_card(tmp_path: Path) -> None:
+    adapters = build(tiny_llama())
+    adapters.save("shared", filled(adapters, "shared", 1), tmp_path / "out", CARD)
+    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    assert files == ["out/README.md", "out/adapter_config.json", "out/adapter_model.safetensors"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    for text in ("owner/tiny", "| rounds | 3 |", "| people | 7 |", "8, 0.001 per person", "starter"):
+        assert text in card
+    assert "from the last prompt token on" in card
+    assert str(tmp_path) not in (tmp_path / "out" / "adapter_config.json").read_text()
+    adapters.save("private", filled(adapters, "private", 1), tmp_path / "mine", CARD)
+    assert "must not leave" in (tmp_path / "mine" / "README.md").read_text()
+    assert "must not leave" not in card
+
+
+def test_adapters_stay_in_eval_mode_and_without_dropout() -> None:
+    model = tiny_llama()
+    adapters = build(model)
+    adapters.enable(("shared", "private"), "private")
+    assert not any(m.training for m in model.modules())
+    assert not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
