@@ -1,0 +1,202 @@
+"""What a run promises about privacy, as numbers: one claim for each adapter.
+
+A claim is solved once, before anything is learned, from plain arguments: it fixes the noise and names the
+unit, the neighbours, the adversary and the accountant (methods E0). Person-level claims hold for every
+schedule (methods B2, theorem U); comparison-level claims on the shared adapter only for `decoupled`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from commonground.errors import ConfigError
+from commonground.privacy.accounting import (
+    ACCOUNTANTS,
+    Charge,
+    default_delta,
+    delta_is_meaningful,
+    epsilon_composed,
+    noise_for,
+    noise_for_gaussian,
+)
+from commonground.privacy.private_claims import (
+    PrivateClaim,
+    after,
+    claim_values,
+    number_faults,
+    private_claim,
+    unknown,
+)
+
+__all__ = ["PrivateClaim", "SharedClaim", "private_claim", "shared_claim"]
+
+UNITS = ("person", "comparison")
+TRUSTS = ("central", "local")
+SCHEDULES = ("decoupled", "alternating", "joint")
+ADVERSARIES = {
+    "central": "anybody who sees the released shared adapter of every round, other people included; "
+    "the server is trusted with single clipped updates and with the draw of the cohorts",
+    "local": "the server and anybody else, who see every single noised message and who sent it",
+}
+NOMINAL = "nominal: what the same noise would give if delta meant something, as it does over many people"
+
+
+@dataclass(frozen=True)
+class SharedClaim:
+    """The promise about the shared adapter.
+
+    Attributes:
+        unit: person | comparison, what is protected.
+        neighbours: what may differ between two populations that must look alike.
+        adversary: who sees what.
+        trust: central | local, who adds the noise.
+        schedule: decoupled | alternating | joint.
+        epsilon: reached by the whole run, at most the target; infinity without noise.
+        delta: probability with which the promise may fail.
+        accountant: rdp | prv | gaussian.
+        noise_multiplier: z, the noise deviation over `clip` (for local trust: on every message).
+        sampling: q of one round.
+        rounds: T.
+        participations: most messages of one person (local trust at person level), else None.
+        clip: C, L2 over the whole flat update (person) or gradient (comparison); None if not given.
+        people: N.
+        cohort: qN people expected a round.
+        meaningful: whether delta says anything for so few people.
+    """
+
+    unit: str
+    neighbours: str
+    adversary: str
+    trust: str
+    schedule: str
+    epsilon: float
+    delta: float
+    accountant: str
+    noise_multiplier: float
+    sampling: float
+    rounds: int
+    participations: int | None
+    clip: float | None
+    people: int
+    cohort: int
+    meaningful: bool
+
+    def charge(self, rounds: int = 1) -> Charge:
+        """What `rounds` rounds (local trust at person level: messages) cost everybody who is charged."""
+        if self.participations is not None:  # replace-one moves a message by 2C
+            return Charge(1.0, self.noise_multiplier / 2, rounds)
+        return Charge(self.sampling, self.noise_multiplier, rounds)
+
+    def epsilon_after(self, rounds: int, accountant: str | None = None) -> float:
+        """Epsilon after so many rounds, never falling and never above the whole run's."""
+        return after(
+            self.charge, min(rounds, self.most), self.most, self.delta, accountant or self.accountant
+        )
+
+    @property
+    def most(self) -> int:
+        """Releases that one person is charged for at most: rounds, or messages under local trust."""
+        return self.rounds if self.participations is None else self.participations
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe values; epsilon is None where delta is meaningless, with a nominal one beside it."""
+        values = claim_values(self, self.rounds)
+        if not self.meaningful and math.isfinite(self.epsilon):
+            nominal = values["epsilon"]
+            values |= {"epsilon": None, "epsilon_rdp": None, "epsilon_prv": None}
+            values |= {"epsilon_if_many": nominal, "epsilon_if_many_is": NOMINAL}
+        return values
+
+
+def shared_claim(
+    unit: str = "person",
+    trust: str = "central",
+    schedule: str = "decoupled",
+    people: int = 0,
+    cohort: int = 0,
+    rounds: int = 0,
+    epsilon_target: float = math.inf,
+    delta: float | None = None,
+    accountant: str = "rdp",
+    participations: int | None = None,
+    pair_sampling: float | None = None,
+    clip: float | None = None,
+) -> SharedClaim:
+    """Solve the noise of the shared adapter and say what it promises.
+
+    Args:
+        unit: person | comparison.
+        trust: central | local.
+        schedule: decoupled | alternating | joint; only decoupled allows unit comparison.
+        people: N.
+        cohort: people expected a round.
+        rounds: T.
+        epsilon_target: above 0; infinity means no noise.
+        delta: None means people^-1.1, at most 0.01.
+        accountant: rdp | prv; person-level local trust is always accounted exactly (gaussian).
+        participations: cap on one person's messages with local trust; None means
+            ceil(qT) + 3 ceil(sqrt(qT)).
+        pair_sampling: q of a comparison in a round; needed by unit comparison.
+        clip: C, only quoted.
+
+    Raises:
+        ConfigError: every fault at once.
+    """
+    faults = [
+        *unknown("privacy.unit", unit, UNITS),
+        *unknown("privacy.trust", trust, TRUSTS),
+        *unknown("schedule", schedule, SCHEDULES),
+        *unknown("privacy.accountant", accountant, ACCOUNTANTS[:2]),
+        *number_faults("privacy.shared", epsilon_target, delta),
+    ]
+    if people < 1 or rounds < 0 or not 0 < cohort <= people:
+        faults.append(f"people is {people}, cohort {cohort}, rounds {rounds}; 0 < cohort <= people is needed")
+    if participations is not None and participations < 1:
+        faults.append(f"privacy.shared.participations is {participations}; at least 1 is needed")
+    if unit == "comparison" and schedule != "decoupled":
+        faults.append(
+            f"privacy.unit is comparison with schedule {schedule}: there the shared gradients pass through a "
+            "private adapter fitted on the same comparisons, so one comparison moves all of them and "
+            "clipping each bounds nothing; accepted: schedule decoupled, or privacy.unit person"
+        )
+    if unit == "comparison" and (pair_sampling is None or not 0 < pair_sampling <= 1):
+        faults.append(f"pair_sampling is {pair_sampling!r}; unit comparison needs a rate above 0, at most 1")
+    if faults:
+        raise ConfigError(faults)
+    delta = default_delta(people) if delta is None else float(delta)
+    most: int | None = None
+    if unit == "person" and trust == "local":
+        expected = cohort / people * rounds
+        most = participations or math.ceil(expected) + 3 * math.ceil(math.sqrt(expected))
+        most = min(most, rounds)
+        sampling, accountant, neighbours = (
+            1.0,
+            "gaussian",
+            "one person's comparisons are replaced by any others",
+        )
+        noise = noise_for_gaussian(epsilon_target, delta, sensitivity=2.0, releases=most)
+    else:
+        sampling = cohort / people if unit == "person" else float(pair_sampling or 0.0)
+        neighbours = f"one {unit} is added or removed"
+        noise = noise_for(epsilon_target, delta, sampling, rounds, accountant)
+    claim = SharedClaim(
+        unit=unit,
+        neighbours=neighbours,
+        adversary=ADVERSARIES[trust],
+        trust=trust,
+        schedule=schedule,
+        epsilon=0.0,
+        delta=delta,
+        accountant=accountant,
+        noise_multiplier=noise,
+        sampling=sampling,
+        rounds=rounds,
+        participations=most,
+        clip=clip,
+        people=people,
+        cohort=cohort,
+        meaningful=delta_is_meaningful(people, delta),
+    )
+    return replace(claim, epsilon=epsilon_composed([claim.charge(claim.most)], delta, accountant))

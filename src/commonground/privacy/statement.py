@@ -1,0 +1,179 @@
+"""The privacy statement in plain sentences, and the refusal to make one that leaves a release out.
+
+Every run prints and stores it (methods E0; what to state follows Ponomareva et al., JAIR 2023, arXiv
+2303.00654). It must be true read alone: each claim names its unit, its neighbours, who sees what, every
+number, and what is not covered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from commonground.errors import PrivacyError
+from commonground.privacy.accounting import FEW_PEOPLE, LARGEST_DELTA
+from commonground.privacy.claims import PrivateClaim, SharedClaim
+
+ACCOUNTANT_WORDS = {
+    "rdp": "the RDP accountant",
+    "prv": "the PRV accountant",
+    "gaussian": "the exact (analytic) Gaussian accountant",
+}
+SIDE_VIEW = (
+    "This was a simulation: accuracies, texts and anything else that the report shows about single people is "
+    "the researcher's omniscient view. It would not exist in a deployment and is not covered by any epsilon "
+    "here. The noise and the coins were drawn from a seed so that the run can be repeated; whoever knows the "
+    "seed can take the noise away, so the guarantees describe a deployment that draws them from the "
+    "operating system."
+)
+
+
+def statement(
+    shared_claim: SharedClaim,
+    private_claim: PrivateClaim | None,
+    *,
+    people: int,
+    released: Sequence[str],
+    unit_words: Sequence[str],
+    side_view: bool = True,
+) -> str:
+    """The privacy statement E0, one paragraph a topic, separated by newlines.
+
+    Args:
+        shared_claim: the promise about the shared adapter.
+        private_claim: the promise about private adapters, or None if there are none.
+        people: people whose comparisons were used.
+        released: every kind of thing that left a device or was made public, in words.
+        unit_words: whole sentences about what a comparison is made of, e.g. how many comparisons one
+            rating touches.
+        side_view: whether a researcher looked at people from outside (every simulation).
+    """
+    private = [] if private_claim is None else [_private(private_claim)]
+    units = " ".join(word.strip() for word in unit_words if word.strip())
+    left = "; ".join(released) if released else "nothing"
+    parts = [
+        _shared(shared_claim, people),
+        *_noise(shared_claim),
+        _sight(shared_claim),
+        *private,
+        *([f"About the unit: {units}"] if units else []),
+        f"What left the devices or was made public: {left}. Nothing else did.",
+        *([SIDE_VIEW] if side_view else []),
+    ]
+    return "\n".join(parts)
+
+
+def refuse_if_unaccounted(released_names: Iterable[str], accounted_names: Iterable[str]) -> None:
+    """Raise `PrivacyError` if something was released that no account covers; then no epsilon is true."""
+    accounted = sorted(set(accounted_names))
+    missing = sorted(set(released_names) - set(accounted))
+    if missing:
+        raise PrivacyError(
+            f"released without an account: {', '.join(map(repr, missing))}; accounted for: "
+            f"{', '.join(map(repr, accounted)) or 'nothing'}",
+            hint="charge every release to the ledger before it leaves, or do not release it",
+        )
+
+
+def _shared(claim: SharedClaim, people: int) -> str:
+    own = "everything one person ever contributed" if claim.unit == "person" else "one piece of feedback"
+    head = (
+        f"Shared adapter ({people} people): the unit of privacy is one {claim.unit}, that is, {own}; "
+        f"neighbours are two populations where {claim.neighbours}."
+    )
+    if claim.epsilon == math.inf:
+        return (
+            f"{head} There is no noise, so epsilon is infinite: this run makes no promise about the shared "
+            "adapter, and what a person said may be read from it."
+        )
+    if not claim.meaningful:
+        return (
+            f"{head} With {claim.people} people delta = {_number(claim.delta)} is meaningless: delta, the "
+            f"probability with which the promise may fail outright, must be below 1/people and at most "
+            f"{_number(LARGEST_DELTA)}, over at least {FEW_PEOPLE} people. Noise was added, but no number is "
+            "claimed for it."
+        )
+    return (
+        f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)} for "
+        f"the whole run of {claim.rounds} rounds, by {ACCOUNTANT_WORDS[claim.accountant]}."
+    )
+
+
+def _noise(claim: SharedClaim) -> list[str]:
+    if claim.noise_multiplier == 0:
+        return []
+    clip = "C" if claim.clip is None else f"C = {_number(claim.clip)}"
+    what = "whole update" if claim.unit == "person" else "gradient of each comparison"
+    scale = f"noise of z*C with z = {_number(claim.noise_multiplier)}; the {what} is clipped to {clip} in L2"
+    if claim.participations is not None:
+        return [
+            f"Mechanism: each device adds {scale}, so replacing a person moves a message by at most 2C. "
+            f"A person sends at most {claim.participations} messages in T = {claim.rounds} rounds. There is no "
+            f"amplification by sampling (q = {_number(claim.sampling)}), and that a person took part is not hidden."
+        ]
+    who = "the server adds to the sum" if claim.trust == "central" else "each device adds to its sum"
+    if claim.unit == "person":
+        coins = (
+            f"In each of T = {claim.rounds} rounds every person takes part by an independent secret coin with "
+            f"q = {_number(claim.sampling)} ({claim.cohort} of {claim.people} expected); everybody is charged "
+            "every round, drawn or not. On real devices, which select themselves, this amplification does "
+            "not exist and the claim must be made anew."
+        )
+    else:
+        coins = (
+            f"In each of T = {claim.rounds} rounds every comparison is drawn by an independent secret coin "
+            f"with q = {_number(claim.sampling)}; being left out of a cohort ({claim.cohort} of "
+            f"{claim.people} people expected) is not counted as protection. A person with many comparisons is "
+            "protected less than this epsilon says."
+        )
+    return [f"Mechanism: {who} {scale}. {coins}"]
+
+
+def _sight(claim: SharedClaim) -> str:
+    seen = f"Who sees what: the guarantee is towards {claim.adversary}."
+    if claim.trust == "central":
+        seen += (
+            " Until secure summation exists the server could see single clipped updates in clear, and parts of "
+            "a person's feedback can be reconstructed from such an update (gradient inversion)."
+        )
+    order = {
+        "decoupled": "private adapters cannot influence what is sent",
+        "alternating": "what is sent depends on private adapters, which the person-level unit covers",
+        "joint": "what is sent depends on private adapters, which the person-level unit covers",
+    }[claim.schedule]
+    return f"{seen} The schedule is {claim.schedule}: {order}."
+
+
+def _private(claim: PrivateClaim) -> str:
+    head = (
+        f"Private adapters never leave their devices. Should anything derived from one leave, the unit is one "
+        f"{claim.unit}, neighbours are two collections where {claim.neighbours}, and the adversary is "
+        f"{claim.adversary}."
+    )
+    if claim.epsilon == math.inf:
+        return (
+            f"{head} There is no protection (epsilon is infinite), so nothing derived from a private adapter "
+            "may leave: no adapter, no text written with it, no number computed with it."
+        )
+    if claim.mechanism == "label":
+        return (
+            f"{head} Randomised response turns each reported choice round with probability "
+            f"{_number(claim.flip_probability)}, drawn once and kept: epsilon = {_number(claim.epsilon)} with "
+            "delta = 0. It protects the choice, not the text: which prompts and answers a person compared is "
+            "not protected."
+        )
+    clip = "C" if claim.clip is None else f"C = {_number(claim.clip)}"
+    text = (
+        f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)}, by "
+        f"{ACCOUNTANT_WORDS[claim.accountant]}, for a lifetime of {claim.steps} steps of per-pair DP-SGD with "
+        f"Poisson sampling q = {_number(claim.sampling)} of at most {claim.cap} comparisons, clip {clip} and "
+        f"z = {_number(claim.noise_multiplier)}; when the steps are spent the adapter freezes."
+    )
+    if claim.delta >= 1 / claim.cap:
+        text += f" delta is not below 1/{claim.cap}, so it allows one comparison of a full set to be exposed."
+    return text
+
+
+def _number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
