@@ -217,15 +217,21 @@ class Adapters:
             if tuple(tensors[name].shape) != shape:
                 raise ModelError(f"tensor {name!r} has shape {tuple(tensors[name].shape)}; {shape} is needed")
         with torch.no_grad():
-            for t in self.targets:
-                stem = f"{part}.{t.name}"
-                if f"{stem}.core" in spec:
-                    self._cores[f"{stem}.core"] = tensors[f"{stem}.core"].detach().clone()
-                    self._live[f"{stem}.A"].copy_(self._bases[f"{stem}.A"])
-                    self._live[f"{stem}.B"].copy_(self._bases[f"{stem}.B"] @ tensors[f"{stem}.core"])
-                else:
-                    self._live[f"{stem}.A"].copy_(tensors.get(f"{stem}.A", self._bases[f"{stem}.A"]))
-                    self._live[f"{stem}.B"].copy_(tensors[f"{stem}.B"])
+            for t, (a, b) in zip(self.targets, self.factors(part, tensors), strict=True):
+                self._live[f"{part}.{t.name}.A"].copy_(a)
+                self._live[f"{part}.{t.name}.B"].copy_(b)
+        self._cores.update({n: v.detach().clone() for n, v in tensors.items() if n.endswith(".core")})
+
+    def factors(self, part: str, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """(A, B) of every target, A (rank, inputs) and B (outputs, rank): the change is SCALE B A."""
+        found = []
+        for t in self.targets:
+            stem = f"{part}.{t.name}"
+            if f"{stem}.core" in tensors:
+                found.append((self._bases[f"{stem}.A"], self._bases[f"{stem}.B"] @ tensors[f"{stem}.core"]))
+            else:
+                found.append((tensors.get(f"{stem}.A", self._bases[f"{stem}.A"]), tensors[f"{stem}.B"]))
+        return found
 
     def read(self, part: str) -> dict[str, Tensor]:
         """Copies of the tensors of `part`; never aliases of live parameters."""

@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass
 class SharedConfig:
-    """Shared phase. `tags`: what it learns from. `steps`, `rate`, `batch`: local SGD of one round."""
+    """Shared phase. `tags`: what it learns from; `steps`, `rate`, `batch` (null = all): local SGD."""
 
     tags: list[str] = field(default_factory=lambda: ["safety"])
-    steps: int = 4
+    steps: int | None = None
     rate: float | None = None
-    batch: int = 16
+    batch: int | None = None
 
 
 @dataclass
@@ -29,7 +29,7 @@ class ModelConfig:
     layers: int = 8
     rank: int = 8
     form: str = "linear"
-    dims: int = 16
+    dims: int = 12
     adapter: str = "lora"
 
 
@@ -70,7 +70,7 @@ class LossConfig:
     """`name`: null = bradley_terry (reward) or dpo (policy); the rest as in `LossSettings`."""
 
     name: str | None = None
-    beta: float = 0.1
+    beta: float | None = None
     flip: float = 0.1
     sft: float | None = None
 
@@ -81,7 +81,7 @@ class StrategyConfig:
 
     name: str = "fedavg"
     options: dict[str, Any] = field(default_factory=dict)
-    average: bool = True
+    average: bool | None = None
 
 
 @dataclass
@@ -96,15 +96,19 @@ class SharedPrivacyConfig:
 
 @dataclass
 class PrivatePrivacyConfig:
-    """Privacy of private adapters. `steps`: lifetime; `mechanism`: dp_sgd | label; `rate`: step size."""
+    """Privacy of private adapters. `steps`: lifetime; `mechanism`: dp_sgd | label.
+
+    `sampling`: Poisson rate of a step; `rate`: step size; `ridge`: pull towards zero.
+    """
 
     epsilon: float | None = None
     delta: float = 1e-3
     clip: float | None = None
     steps: int | None = None
     mechanism: str = "dp_sgd"
-    sampling: float = 0.25
+    sampling: float | None = None
     rate: float | None = None
+    ridge: float | None = None
 
 
 @dataclass
@@ -123,7 +127,7 @@ class Config:
     """Everything a run depends on. See docs/configuration.md for each key."""
 
     people: int = 200
-    rounds: int = 30
+    rounds: int = 60
     cohort: int | None = None
     seed: int = 1
     runtime: str = "inprocess"

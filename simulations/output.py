@@ -1,0 +1,121 @@
+"""What commands print: prose and progress to stderr, results to stdout, or one JSON envelope."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from commonground.errors import CommonGroundError, ConfigError
+
+SCHEMA_VERSION = "1"
+EVERY = 5.0  # seconds between lines where there is no terminal
+
+
+class Output:
+    """Where a command's words go.
+
+    Args:
+        as_json: print one envelope to stdout instead of tables.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = Console()
+        self.err = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """A line of prose, to stderr."""
+        self.err.print(text, markup=False, soft_wrap=True)
+
+    def show(self, *things: str | Table) -> None:
+        """A result for people; left out when the envelope is asked for."""
+        if not self.as_json:
+            for thing in things:
+                self.out.print(thing, markup=False, soft_wrap=isinstance(thing, str))
+
+    def done(self, data: dict[str, Any]) -> None:
+        """The envelope of a command that worked."""
+        if self.as_json:
+            self._envelope({"status": "ok", "data": data})
+
+    def failed(self, error: CommonGroundError) -> None:
+        """One clear line (all of them for a configuration), and what to do next."""
+        if self.as_json:
+            fields: dict[str, Any] = {
+                "error_code": error.error_code,
+                "message": error.message,
+                "hint": error.hint,
+            }
+            if isinstance(error, ConfigError):
+                fields["faults"] = list(error.faults)
+            self._envelope({"status": "error"} | fields)
+            return
+        for line in error.message.splitlines():
+            self.say(f"error: {line}")
+        if error.hint:
+            self.say(f"hint: {error.hint}")
+
+    def _envelope(self, fields: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION} | fields, ensure_ascii=False) + "\n")
+
+
+class RunProgress:
+    """Progress of a run: live bars in a terminal, a line now and then elsewhere.
+
+    Args:
+        output: where it goes; always to stderr.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._live = output.err.is_terminal
+        self._last = 0.0
+        self._began = time.monotonic()
+        self._tasks: dict[str, Any] = {}
+        self._bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=output.err,
+            transient=True,
+            disable=not self._live,
+        )
+
+    def __enter__(self) -> RunProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A long step."""
+        self._update(name, min(done, total), total, "")
+
+    def round(self, event: dict[str, Any], total: int) -> None:
+        """A round is done."""
+        note = f"{event['people']} people, {event['people'] / max(event['seconds'], 1e-3):.0f} a second"
+        if event.get("epsilon") is not None:
+            epsilon = event["epsilon"]
+            note += ", no privacy" if epsilon == "inf" else f", epsilon {epsilon:.2f} spent"
+        self._update(f"{event['arm']} rounds", event["round"], total, note)
+
+    def _update(self, name: str, done: int, total: int, note: str) -> None:
+        if self._live:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=total, note=note)
+            self._bars.update(self._tasks[name], completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last >= EVERY or done >= total:
+            self._last = now
+            words = f"{name}: {done} of {total}" + (f" ({note})" if note else "")
+            self._output.say(f"[{now - self._began:6.1f} s] {words}")

@@ -1,0 +1,272 @@
+"""`result.json`: everything a run found, as plain values (schema 1)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from commonground.privacy.statement import refuse_if_unaccounted, statement
+
+from commonground.comparisons import TAGS
+from commonground.evaluation.accuracy import (
+    Attainable,
+    low_agreement,
+    paired,
+    person_accuracy,
+    policy_table,
+)
+from commonground.evaluation.erased import erased
+from commonground.evaluation.format_probe import format_probe
+from commonground.evaluation.welfare import welfare
+from commonground.randomness import generator
+from commonground.settings import to_dict
+from commonground.simulations.measure import Policy, margins
+from commonground.simulations.store import Store
+from commonground.simulations.world import World
+from commonground.simulations.writing import write_samples
+
+if TYPE_CHECKING:
+    from commonground.simulations.folder import RunFolder
+    from commonground.simulations.runner import Trained
+
+PACKAGES = ("commonground", "flwr", "torch", "peft", "opacus", "transformers", "numpy")
+ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal", "sft")
+RECEIPTS = 10
+ERASED_PEOPLE = 2000
+
+
+def assemble(world: World, trained: Trained, folder: RunFolder, began: float) -> dict[str, Any]:
+    """Measure every policy and put the result together.
+
+    Args:
+        world: the run's world.
+        trained: adapters of every policy.
+        folder: the run's folder, for receipts and the command that reproduces the run.
+        began: `time.monotonic()` at the start of this process's part of the run.
+    """
+    policies = {name: trained.policies[name] for name in ORDER if name in trained.policies}
+    reference = _reference(world, world.test_rows)
+    found = {name: _margins(world, policy, world.test_rows, reference) for name, policy in policies.items()}
+    view = _View(world, policies["pooled"])
+    rng = lambda name: generator(world.config.seed, "bootstrap", name)  # noqa: E731
+    options = {"resamples": world.config.evaluation.resamples}
+    tables = {
+        name: policy_table(
+            values,
+            view.person,
+            view.tags,
+            people=view.people,
+            rng=rng(name),
+            groups=view.groups,
+            minority=view.minority,
+            attainable=view.attainable,
+            **options,
+        )
+        for name, values in found.items()
+    }
+    taste = view.tags["taste"]
+    accuracies = {
+        name: person_accuracy(values[taste], view.person[taste], view.people)
+        for name, values in found.items()
+    }
+    claims = _privacy(world, trained)
+    result: dict[str, Any] = {
+        "schema": 1,
+        "config": to_dict(world.config),
+        "versions": _versions(),
+        "seconds": round(time.monotonic() - began, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "simulation_only": True,
+        "policies": tables,
+        "paired": paired(accuracies, rng=rng("paired"), minority=view.minority, **options),
+        "format_probe": _format(world, rng("format"), options["resamples"]),
+        "erased": _erased(world, rng("erased"), options["resamples"]),
+        "privacy": claims,
+        "egress": _egress(world, trained, folder.state),
+        "curves": {
+            arm: [event for event in trained.events if event["arm"] == arm] for arm in ("shared", "pooled")
+        },
+        "per_person": _per_person(world, view, accuracies),
+        "welfare": {name: welfare(values[np.isfinite(values)]) for name, values in accuracies.items()},
+        "minority": {"source": view.minority_source, "people": int(view.minority.sum())},
+        "data": _data(world),
+        "truth": None if world.population.truth is None else _truth(world),
+        "reproduce": reproduce(folder.path),
+    }
+    if world.models["shared"].kind == "policy":
+        result["writing"] = write_samples(world, policies)
+    return result
+
+
+class _View:
+    """The test comparisons as evaluation sees them: people renumbered 0..k-1 in the evaluated order."""
+
+    def __init__(self, world: World, pooled: Policy) -> None:
+        place = {person: k for k, person in enumerate(world.evaluated.tolist())}
+        rows = world.test_rows
+        self.person = np.array([place[p] for p in world.owner[rows].tolist()], dtype=np.int64)
+        self.people = len(world.evaluated)
+        tag = np.array([world.table[row].tag for row in rows.tolist()])
+        self.tags = {name: np.asarray(tag == name) for name in TAGS}
+        groups = [world.population.people[p].group for p in world.evaluated.tolist()]
+        self.groups = groups if any(group is not None for group in groups) else None
+        planted = world.population.minority
+        if planted is not None:
+            self.minority, self.minority_source = planted[world.evaluated], "planted"
+        else:
+            self.minority, self.minority_source = self._found(world, pooled), "least agreement in training"
+        self.attainable = None
+        truth = world.population.truth
+        if truth is not None and (summary := truth.summary().get("taste")):
+            best = summary["attainable"]
+            self.attainable = Attainable(best["personal"], best["pooled"])
+
+    def _found(self, world: World, pooled: Policy) -> np.ndarray:
+        """The fifth of the people whose training comparisons agree least with the pooled model."""
+        people = world.evaluated.tolist()
+        rows = np.concatenate([world.train_rows[p]["taste"] for p in people])
+        place = np.repeat(np.arange(len(people)), [len(world.train_rows[p]["taste"]) for p in people])
+        values = _margins(world, pooled, rows, _reference(world, rows))
+        return low_agreement(person_accuracy(values, place, len(people)))
+
+
+def _reference(world: World, rows: np.ndarray) -> np.ndarray:
+    """Margins of the base policy: 0 for rewards, log-probability differences for a language model."""
+    base = Policy(world.models["shared"])
+    return margins(world, base, rows)
+
+
+def _margins(world: World, policy: Policy, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Rewards, or implicit rewards beta log(pi / pi_0): what the policy has learned to prefer."""
+    if policy.model.kind == "reward":
+        return margins(world, policy, rows)
+    return float(world.config.loss.beta or 1) * (margins(world, policy, rows) - reference)
+
+
+def _privacy(world: World, trained: Trained) -> dict[str, Any]:
+    config = world.config
+    sent = [spec.name for spec in world.manifests["shared"].tensors]
+    refuse_if_unaccounted(sent, list(world.models["shared"].shared_spec()))
+    text = statement(
+        world.claim,
+        world.private_claim,
+        people=len(world.eligible),
+        released=[f"the shared adapter of every round ({', '.join(sent)})"],
+        unit_words=[f"{tag}: {words}" for tag, words in sorted(world.population.unit.items())],
+    )
+    clip = config.privacy.shared.clip if np.isfinite(config.privacy.shared.epsilon) else None
+    return {
+        "statement": text,
+        "shared": world.claim.to_dict() | {"clip": clip, "numbers": world.manifests["shared"].size},
+        "private": world.private_claim.to_dict()
+        | {
+            "clip": config.privacy.private.clip if world.private_claim.noise_multiplier else None,
+            "numbers": int(sum(np.prod(s) for s in world.models["shared"].private_spec().values())),
+        },
+        "simulation_only": [
+            "accuracies and everything computed from them",
+            "texts shown",
+            "noise drawn from the run's seed",
+        ],
+    }
+
+
+def _egress(world: World, trained: Trained, state: Path) -> dict[str, Any]:
+    store = Store(state)
+    try:
+        messages, size = store.totals("shared")
+        receipts = store.receipts("shared", RECEIPTS)
+    finally:
+        store.close()
+    private = set(world.models["shared"].private_spec())
+    names = [spec.name for spec in world.manifests["shared"].tensors]
+    outcome = trained.outcomes["shared"]
+    return {
+        "messages": messages,
+        "bytes": size,
+        "tensors": names,
+        "private_tensors": sum(name in private for name in names),
+        "refused": outcome.counts["refused"],
+        "manifest": world.manifests["shared"].to_dict() | {"digest": world.manifests["shared"].digest},
+        "receipts": receipts,
+    }
+
+
+def _format(world: World, rng: np.random.Generator, resamples: int) -> dict[str, Any]:
+    train = [
+        world.table[r] for p in world.evaluated.tolist() for tag in TAGS for r in world.train_rows[p][tag]
+    ]
+    test = [world.table[row] for row in world.test_rows.tolist()]
+    return format_probe(train, test, resamples=resamples, rng=rng)
+
+
+def _erased(world: World, rng: np.random.Generator, resamples: int) -> dict[str, Any]:
+    people = world.evaluated[:ERASED_PEOPLE].tolist()
+    train = np.concatenate([world.train_rows[p]["taste"] for p in people])
+    test = np.array([r for r in world.test_rows.tolist() if world.table[r].tag == "taste"], dtype=np.int64)
+    place = {person: k for k, person in enumerate(people)}
+    test = test[np.isin(world.owner[test], people)]
+
+    def side(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        block, features = world.features.block["taste"], world.features
+        x = (block[features.chosen[rows]] - block[features.rejected[rows]]).double().numpy()
+        return x, np.array([place[p] for p in world.owner[rows].tolist()], dtype=np.int64)
+
+    learn, held = side(train), side(test)
+    return erased(*learn, *held, people=len(people), rng=rng, resamples=resamples)
+
+
+def _per_person(world: World, view: _View, accuracies: dict[str, np.ndarray]) -> dict[str, Any]:
+    people = world.evaluated.tolist()
+
+    def numbers(values: np.ndarray) -> list[float | None]:
+        return [float(v) if np.isfinite(v) else None for v in values]
+
+    return {
+        "person": [world.population.people[p].id for p in people],
+        "group": [world.population.people[p].group for p in people],
+        "minority": [bool(m) for m in view.minority],
+        "train_pairs": [len(world.train_rows[p]["taste"]) for p in people],
+    } | {name: numbers(values) for name, values in accuracies.items()}
+
+
+def _data(world: World) -> dict[str, Any]:
+    population = world.population
+    return {
+        "people": world.people,
+        "evaluated": len(world.evaluated),
+        "taking_part": len(world.eligible),
+        "train": {tag: sum(len(rows[tag]) for rows in world.train_rows) for tag in TAGS},
+        "test": {tag: int(sum(world.table[r].tag == tag for r in world.test_rows.tolist())) for tag in TAGS},
+        "left_out": population.left_out,
+        "bad_rows": population.bad_rows,
+        "unit": population.unit,
+        "public": {tag: world.features.bases[tag].source for tag in TAGS},
+    }
+
+
+def _truth(world: World) -> dict[str, Any] | None:
+    truth = world.population.truth
+    return None if truth is None else truth.summary()
+
+
+def reproduce(path: Path) -> str:
+    """The command that makes this run again from its own configuration."""
+    return f"commonground simulate --config {shlex.quote(str(path.name))}/config.yaml --out again"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0], "platform": platform.platform(terse=True)}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

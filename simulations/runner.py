@@ -1,0 +1,257 @@
+"""The main job: from a configuration to `result.json` and `report.html`, resumable at any instant."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from commonground.config import Config
+from commonground.errors import InterruptedRunError
+from commonground.randomness import generator
+from commonground.recipe import resolve
+from commonground.report.page import build_page
+from commonground.server.checkpoint import write_atomically
+from commonground.server.job import Job
+from commonground.server.rounds import Outcome, RoundEvent, load_outcome
+from commonground.simulations import world as worlds
+from commonground.simulations.engine import environment, run_job
+from commonground.simulations.folder import REPORT, Events, RunFolder
+from commonground.simulations.measure import Policy, margins
+from commonground.simulations.result import assemble
+from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central
+from commonground.simulations.store import Store
+from commonground.simulations.world import Arm, World, build_world
+from commonground.strategies.registry import check_composition, get_strategy
+
+CURVE_PEOPLE = 200  # people on whom learning curves are drawn
+
+
+class Progress(Protocol):
+    """Who is told how far a run is."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A long step: what, how much of it is done."""
+        ...
+
+    def round(self, event: dict[str, Any], total: int) -> None:
+        """A round is done; `event` is its line of events.jsonl."""
+        ...
+
+
+@dataclass
+class Silent:
+    """Tells nobody."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round(self, event: dict[str, Any], total: int) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Trained:
+    """What the stages of a run have made: adapters of every policy, and how the rounds ended."""
+
+    policies: dict[str, Policy]
+    outcomes: dict[Arm, Outcome]
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def simulate(config: Config, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Run, or go on with, the main job.
+
+    Args:
+        config: checked; nulls are filled in here.
+        out: the run's folder: new, empty, or holding the same configuration.
+        progress: who is told.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        InputError: configuration, data, model or folder cannot be used; nothing was written then.
+        InterruptedRunError: Ctrl-C; the run can be resumed.
+        StorageError: the disk refused.
+    """
+    progress = progress or Silent()
+    config = resolve(config)
+    folder = RunFolder(out)
+    folder.check(config)
+    if (done := folder.result()) is not None:
+        if not (out / REPORT).is_file():
+            build_page([("", done)], out / REPORT)
+        return done
+    get_strategy(config.strategy.name, config.strategy.options)
+    noisy = bool(np.isfinite(config.privacy.shared.epsilon))
+    check_composition(config.strategy.name, config.privacy.trust, noisy)
+    began = time.monotonic()
+    try:
+        world = build_world(config, progress.stage)
+        with folder.claim(config):
+            worlds.adopt(str(out.resolve()), world)
+            with environment({"COMMONGROUND_RUN": str(out.resolve())}):
+                trained = _train(world, folder, progress)
+            result = assemble(world, trained, folder, began)
+            folder.write_result(result)
+            build_page([("", result)], out / REPORT)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"stopped; what is done is kept in {out}",
+            hint=f"go on with: commonground simulate --resume {out}",
+        ) from error
+    return result
+
+
+def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
+    """Every stage that makes adapters; each is skipped where its outcome is already kept."""
+    config = world.config
+    arms: list[Arm] = ["shared"] if _same_arms(world) else ["shared", "pooled"]
+    jobs = {arm: _job(world, folder, arm) for arm in arms}
+    done = {arm: load_outcome(Job.load(path)).round for arm, path in jobs.items()}
+    events = Events(folder, {str(arm): round for arm, round in done.items()})
+    curve = _Curve(world, events, progress)
+    outcomes: dict[Arm, Outcome] = {}
+    for arm in arms:
+        with environment({"COMMONGROUND_ARM": arm}):
+            outcomes[arm] = run_job(
+                jobs[arm],
+                config.runtime,
+                world.people,
+                on_round=curve.add,
+                device="simulation",  # type: ignore[arg-type]
+            )
+    store = Store(folder.state)
+    try:
+        personal = personal_adapters(world, store, config.rounds + 1)
+        local = local_adapters(world, store, progress.stage)
+        sft = (
+            local_adapters(world, store, progress.stage, loss="sft")
+            if world.models["shared"].kind == "policy"
+            else None
+        )
+    finally:
+        store.close()
+    shared, pooled = world.models["shared"], world.models["pooled"]
+    learned = _released(outcomes["shared"])
+    averaged = _released(outcomes.get("pooled", outcomes["shared"]))
+    policies = {
+        "base": Policy(shared),
+        "pooled": Policy(pooled, averaged),
+        "pooled_central": Policy(pooled, pooled_central(world, folder.state, progress.stage)),
+        "local": Policy(shared, None, local),
+        "shared": Policy(shared, learned),
+        "personal": Policy(shared, learned, personal),
+    }
+    if sft is not None:
+        policies["sft"] = Policy(shared, None, sft)
+    outcomes.setdefault("pooled", outcomes["shared"])
+    return Trained(policies, outcomes, events.lines)
+
+
+def _same_arms(world: World) -> bool:
+    """Whether shared and pooled are the same training: same tags, and nothing private in between."""
+    return (
+        world.plans["shared"].shared == world.plans["pooled"].shared and world.config.schedule == "decoupled"
+    )
+
+
+def _released(outcome: Outcome) -> dict[str, Any]:
+    from commonground.simulations.devices import tensors
+
+    return tensors(outcome.averaged if outcome.averaged is not None else outcome.arrays)
+
+
+def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
+    """Write the job of an arm (the same bytes each time) and return its path."""
+    config, manifest = world.config, world.manifests[arm]
+    initial = folder.state / f"initial-{arm}.npz"
+    if not initial.is_file():
+        from io import BytesIO
+
+        buffer = BytesIO()
+        np.savez(buffer, **{k: v.numpy() for k, v in world.models[arm].initial_shared().items()})  # type: ignore[arg-type]
+        write_atomically(initial, buffer.getvalue())
+    cohort = min(int(config.cohort or 2), len(world.eligible))
+    central = config.privacy.trust == "central"
+    private = arm == "shared" and config.schedule == "decoupled"
+    job = Job(
+        arm=arm,
+        people=world.people,
+        rounds=config.rounds,
+        q=cohort / len(world.eligible),
+        m=float(cohort),
+        seed=config.seed,
+        manifest=manifest.to_dict(),
+        noise_multiplier=world.noise_std / manifest.clip if central else 0.0,
+        initial=str(initial.resolve()),
+        checkpoint=str((folder.state / arm).resolve()),
+        trust=config.privacy.trust,
+        strategy=config.strategy.name,
+        options=dict(config.strategy.options),
+        average=bool(config.strategy.average),
+        private=private,
+        final_private=world.evaluated.tolist() if arm == "shared" else [],
+        participations=world.claim.participations if config.privacy.trust == "local" else None,
+        eligible=world.eligible.tolist(),
+    )
+    path = folder.state / f"job-{arm}.json"
+    job.save(path)
+    return path
+
+
+class _Curve:
+    """Turns round events into lines of events.jsonl, with the accuracies of the shared adapter so far.
+
+    A policy run draws no curve: scoring a language model each round would cost more than training it.
+    """
+
+    def __init__(self, world: World, events: Events, progress: Progress) -> None:
+        self.world, self.events, self.progress = world, events, progress
+        few = world.evaluated
+        if len(few) > CURVE_PEOPLE:
+            draws = generator(world.config.seed, "curve").choice(few, CURVE_PEOPLE, replace=False)
+            few = np.sort(draws)
+        rows = world.test_rows[np.isin(world.owner[world.test_rows], few)]
+        self.rows = rows if world.models["shared"].kind == "reward" else rows[:0]
+
+    def add(self, event: RoundEvent) -> None:
+        """One round of one arm."""
+        arm: Arm = "pooled" if event.arm == "pooled" else "shared"
+        line: dict[str, Any] = {
+            "arm": event.arm,
+            "round": event.round,
+            "seconds": round(event.seconds, 4),
+            "people": len(event.people),
+            "replies": event.replies,
+            "refused": event.refused,
+            "bytes": event.bytes,
+            "epsilon": finite(self.world.claim.epsilon_after(event.round))
+            if self.world.claim.meaningful
+            else None,
+        }
+        if len(self.rows):
+            line |= self._accuracies(arm, event.averaged if event.averaged is not None else event.arrays)
+        self.events.add(line)
+        self.progress.round(line, self.world.config.rounds)
+
+    def _accuracies(self, arm: Arm, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+        from commonground.simulations.devices import tensors
+
+        found = margins(self.world, Policy(self.world.models[arm], tensors(arrays)), self.rows)
+        right = np.where(found == 0, 0.5, found > 0)
+        is_safety = np.array([self.world.table[row].tag == "safety" for row in self.rows])
+        return {
+            tag: float(right[mask].mean())
+            for tag, mask in (("taste", ~is_safety), ("safety", is_safety))
+            if mask.any()
+        }
+
+
+def finite(value: float) -> float | str:
+    """A number JSON can hold: infinity is the text `inf`."""
+    return value if np.isfinite(value) else "inf"

@@ -1,0 +1,139 @@
+"""The stages of a run after (or beside) the federated rounds, each resumable on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from commonground.comparisons import TAGS
+from commonground.evaluation.logistic import curvature_bound, fit
+from commonground.losses import get_loss
+from commonground.randomness import generator
+from commonground.recipe import loss_settings
+from commonground.server.checkpoint import load_state, save_state
+from commonground.simulations.devices import STREAM, tensors
+from commonground.simulations.store import Store
+from commonground.simulations.world import World
+from commonground.training import optimiser
+from commonground.training.model import PreferenceModel, Tensors, person_rows
+from commonground.training.plan import PrivatePlan
+from commonground.training.reward import RewardModel
+from commonground.training.update import (
+    People,
+    PrivateState,
+    first_private,
+    private_phase,
+    release_ready,
+    take,
+)
+
+Tick = Callable[[str, int, int], None]
+RIDGE = 3.0  # prior precision of the pooled central reward model, whose features have RMS length about 1
+CHUNK = {"reward": 64, "policy": 1}
+
+
+def personal_adapters(world: World, store: Store, round: int) -> Tensors:
+    """The private adapters of the evaluated people as their devices would use them after `round`."""
+    plan = world.plans["shared"].private
+    states = []
+    for person in world.evaluated.tolist():
+        arrays = store.read(STREAM, person, round + 1)
+        model = world.models["shared"]
+        states.append(first_private(model, 1, plan) if arrays is None else PrivateState.from_arrays(arrays))
+    return release_ready(PrivateState.stack(states), plan)
+
+
+def local_adapters(world: World, store: Store, tick: Tick, *, loss: str | None = None) -> Tensors:
+    """Local-only models: the same private adapter and budget, on everything a person said, without others.
+
+    Args:
+        world: the run's world.
+        store: keeps what is done, person by person.
+        tick: progress.
+        loss: another loss than the configured one (`sft`, the control of a policy run), on taste alone.
+    """
+    plan = _local_plan(world, loss)
+    model, stream = world.models["shared"], "local" if loss is None else f"local-{loss}"
+    size = CHUNK[model.kind]
+    for first in range(0, len(world.evaluated), size):
+        people = [p for p in world.evaluated[first : first + size].tolist() if not store.has(stream, p, 1)]
+        if people:
+            crowd = People(tuple(people), tuple(world.train_rows[p] for p in people))
+            start = first_private(model, len(people), plan)
+            state = private_phase(
+                model, crowd, None, start, plan, seed=world.config.seed, steps=plan.steps, stream=stream
+            )
+            for place, person in enumerate(people):
+                one = {name: value[place : place + 1] for name, value in state.to_arrays().items()}
+                store.write(stream, person, 1, one)
+        tick("local models" if loss is None else f"{loss} control", first + size, len(world.evaluated))
+    states = [PrivateState.from_arrays(store.read(stream, p, 2) or {}) for p in world.evaluated.tolist()]
+    return release_ready(PrivateState.stack(states), plan)
+
+
+def _local_plan(world: World, loss: str | None) -> PrivatePlan:
+    from dataclasses import replace
+
+    plan = world.plans["shared"].private
+    if loss is None:
+        return replace(plan, tags=TAGS)
+    return replace(plan, loss=loss)
+
+
+def pooled_central(world: World, folder: Path, tick: Tick) -> Tensors:
+    """One model of everybody's comparisons in one place, without noise: what trust would buy.
+
+    A linear reward is fitted to its optimum; everything else takes as many steps as people took together.
+    """
+    file = folder / "pooled_central.npz"
+    kept = load_state(file)
+    if kept is not None:
+        return tensors(kept["arrays"])
+    model = world.models["pooled"]
+    linear = isinstance(model, RewardModel) and model.form == "linear"
+    found = _central_fit(world) if linear else _central_steps(world, model, tick)
+    save_state(file, {"arrays": {name: value.numpy() for name, value in found.items()}})
+    return found
+
+
+def _central_fit(world: World) -> Tensors:
+    features = world.features
+    found: Tensors = {}
+    for tag in TAGS:
+        rows = torch.from_numpy(np.concatenate([world.train_rows[p][tag] for p in world.eligible.tolist()]))
+        block = features.block[tag]
+        x = (block[features.chosen[rows]] - block[features.rejected[rows]]).double().numpy()[None]
+        weights = fit(x, ridge=RIDGE, bound=curvature_bound(x))[0]
+        found[f"shared.{tag}.u"] = torch.from_numpy(weights.astype(np.float32))
+    return found
+
+
+def _central_steps(world: World, model: PreferenceModel, tick: Tick) -> Tensors:
+    plan, seed = world.plans["pooled"].shared, world.config.seed
+    steps = min(200, world.config.rounds * plan.steps)
+    batch = (plan.batch or 16) * 2
+    current = take(model.initial_shared(), 1)
+    state = optimiser.init(plan.optimiser, current)
+    everybody = {
+        tag: np.concatenate([world.train_rows[p][tag] for p in world.eligible.tolist()]) for tag in TAGS
+    }
+    loss, settings = get_loss(plan.loss), loss_settings(world.config)
+    for step in range(steps):
+        total = {name: torch.zeros_like(value) for name, value in current.items()}
+        for tag in TAGS:
+            rows = everybody[tag]
+            if len(rows) == 0:
+                continue
+            draws = generator(seed, "central", step, tag)
+            mine = draws.choice(rows, min(batch, len(rows)), replace=False)
+            table = person_rows([mine])
+            _, gradients = model.pair_gradients(table, current, None, "shared", loss, settings)
+            total = {name: value + gradients[name].mean(1) for name, value in total.items()}
+        current, state = optimiser.update(
+            plan.optimiser, current, total, state, torch.tensor([step]), plan.rate, 0.0
+        )
+        tick("pooled central model", step + 1, steps)
+    return {name: value[0] for name, value in current.items()}

@@ -1,0 +1,270 @@
+"""Everything a run is about, rebuilt by any process from the run's `config.yaml` alone.
+
+Ray actors and a resumed run build the same world from the same configuration: people, comparisons,
+public bases, models, claims and plans. Nothing is pickled from one process to another.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from commonground.comparisons import TAGS, Comparison, Tag
+from commonground.config import Config
+from commonground.data.starter import safety_pairs, taste_prompts
+from commonground.embeddings import Encoder
+from commonground.errors import DataError
+from commonground.manifest import Manifest, TensorSpec
+from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
+from commonground.randomness import generator
+from commonground.recipe import make_plan
+from commonground.settings import load_config
+from commonground.simulations.population import Population, populate
+from commonground.training.basis import PublicBasis, basis_within
+from commonground.training.model import PreferenceModel
+from commonground.training.plan import Plan
+from commonground.training.reward import RewardFeatures, RewardModel
+
+Arm = Literal["shared", "pooled"]
+ARMS: tuple[Arm, ...] = ("shared", "pooled")
+UNBOUNDED = 1e6  # the clip where no privacy is asked for: far above any honest update, yet finite
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class World:
+    """A run's people, comparisons, models and claims.
+
+    Attributes:
+        config: the resolved configuration.
+        population: people and comparisons.
+        table: all comparisons, training first; row numbers of everything below point into it.
+        train_rows: person -> tag -> rows.
+        test_rows: rows of the evaluated people's held-out comparisons, in order.
+        owner: (table,) person index of each comparison.
+        evaluated: person indices, ascending.
+        eligible: people who may take part in shared training, ascending.
+        models: arm -> model.
+        plans: arm -> plan of its local updates.
+        manifests: arm -> what may leave a device.
+        claim: privacy of the shared adapter.
+        private_claim: privacy of a private adapter.
+        features: the reward features of the table; in policy runs they measure what aggregation erases.
+    """
+
+    config: Config
+    population: Population
+    table: tuple[Comparison, ...]
+    train_rows: tuple[dict[Tag, np.ndarray], ...]
+    test_rows: np.ndarray
+    owner: np.ndarray
+    evaluated: np.ndarray
+    eligible: np.ndarray
+    models: dict[Arm, PreferenceModel]
+    plans: dict[Arm, Plan]
+    manifests: dict[Arm, Manifest]
+    claim: SharedClaim
+    private_claim: PrivateClaim
+    features: RewardFeatures
+
+    @property
+    def people(self) -> int:
+        """How many people the run has; fewer than asked for where some were left out."""
+        return len(self.population.people)
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on the sum of an arm's messages (or on each, where trust=local)."""
+        return self.claim.noise_multiplier * self.sensitivity
+
+    @property
+    def sensitivity(self) -> float:
+        """Most that one protected unit (a person, or a comparison) can move the sum of messages."""
+        shared = self.plans["shared"].shared
+        if shared.pair_clip is None:
+            return self.manifests["shared"].clip
+        return shared.rate * shared.pair_clip / shared.expected_batch
+
+
+def build_world(config: Config, progress: Progress | None = None) -> World:
+    """The world of a resolved configuration.
+
+    Args:
+        config: resolved.
+        progress: called with (what, done, total) during long steps.
+
+    Raises:
+        InputError: data or model cannot be used.
+    """
+    population = populate(config)
+    people = {person.id: place for place, person in enumerate(population.people)}
+    table = population.train + population.test
+    owner = np.array([people[c.person] for c in table], dtype=np.int64)
+    train_rows = _rows_by_tag(table[: len(population.train)], owner, len(people))
+    eligible = np.array([i for i, p in enumerate(population.people) if p.split == "train"], dtype=np.int64)
+    if len(eligible) < 2:
+        raise DataError(f"{len(eligible)} people take part in shared training; at least 2 are needed")
+    evaluated = _evaluated(config, population)
+    chosen = np.zeros(len(people), dtype=bool)
+    chosen[evaluated] = True
+    test_rows = np.arange(len(population.train), len(table))
+    test_rows = test_rows[chosen[owner[test_rows]]]
+    privacy = config.privacy
+    cohort = min(int(config.cohort or 2), len(eligible))
+    claim = shared_claim(
+        unit=privacy.unit,
+        trust=privacy.trust,
+        schedule=config.schedule,
+        people=len(eligible),
+        cohort=cohort,
+        rounds=config.rounds,
+        epsilon_target=privacy.shared.epsilon,
+        delta=float(privacy.shared.delta or 0),
+        accountant=privacy.accountant,
+        participations=privacy.shared.participations,
+        pair_sampling=privacy.private.sampling if privacy.unit == "comparison" else None,
+        clip=privacy.shared.clip,
+    )
+    own = private_claim(
+        mechanism=privacy.private.mechanism,
+        epsilon_target=float(privacy.private.epsilon or 0),
+        delta=privacy.private.delta,
+        sampling=float(privacy.private.sampling or 1),
+        steps=int(privacy.private.steps or 1),
+        cap=config.data.pairs_per_person,
+        accountant=privacy.accountant,
+        clip=privacy.private.clip,
+    )
+    features = _features(config, population, table, progress)
+    models = _models(config, table, features, progress)
+    tags: dict[Arm, list[Tag]] = {
+        "shared": [t for t in TAGS if t in config.shared.tags],
+        "pooled": list(TAGS),
+    }
+    plans = {arm: make_plan(config, tags[arm], claim, own) for arm in ARMS}
+    return World(
+        config=config,
+        population=population,
+        table=table,
+        train_rows=train_rows,
+        test_rows=test_rows,
+        owner=owner,
+        evaluated=evaluated,
+        eligible=eligible,
+        models=models,
+        plans=plans,
+        manifests={arm: _manifest(config, models[arm], plans[arm], claim) for arm in ARMS},
+        claim=claim,
+        private_claim=own,
+        features=features,
+    )
+
+
+_WORLDS: dict[str, World] = {}  # one run a process; a device is opened for every message
+
+
+def world_of(run: str) -> World:
+    """The world of a run folder, built once a process."""
+    if run not in _WORLDS:
+        adopt(run, build_world(load_config(Path(run) / "config.yaml")))
+    return _WORLDS[run]
+
+
+def adopt(run: str, world: World) -> None:
+    """Let devices of this process use a world that is already built; the one before it is dropped."""
+    _WORLDS.clear()
+    _WORLDS[run] = world
+
+
+def current_run() -> tuple[str, Arm]:
+    """Run folder and arm that this process serves, from its local environment."""
+    arm: Arm = "pooled" if os.environ.get("COMMONGROUND_ARM") == "pooled" else "shared"
+    return os.environ["COMMONGROUND_RUN"], arm
+
+
+def _manifest(config: Config, model: PreferenceModel, plan: Plan, claim: SharedClaim) -> Manifest:
+    shared, clip = plan.shared, float(config.privacy.shared.clip or 0)
+    if shared.pair_clip is not None:  # a message is a sum of at most `cap` clipped pairs
+        clip = shared.rate * shared.pair_clip / shared.expected_batch * config.data.pairs_per_person
+    elif not np.isfinite(config.privacy.shared.epsilon):
+        clip = UNBOUNDED
+    return Manifest(
+        tuple(TensorSpec(name, shape) for name, shape in model.shared_spec().items()),
+        clip=clip,
+        noise_on_device=claim.noise_multiplier > 0 and config.privacy.trust == "local",
+        versions=model.public_digests(),
+    )
+
+
+def _rows_by_tag(
+    train: Sequence[Comparison], owner: np.ndarray, people: int
+) -> tuple[dict[Tag, np.ndarray], ...]:
+    lists: list[dict[Tag, list[int]]] = [{tag: [] for tag in TAGS} for _ in range(people)]
+    for row, comparison in enumerate(train):
+        lists[owner[row]][comparison.tag].append(row)
+    return tuple({tag: np.array(rows, dtype=np.int64) for tag, rows in own.items()} for own in lists)
+
+
+def _evaluated(config: Config, population: Population) -> np.ndarray:
+    unseen = config.data.split == "unseen_people"
+    pool = [i for i, p in enumerate(population.people) if not unseen or p.split == "unseen"]
+    count = min(int(config.evaluation.people or len(pool)), len(pool))
+    draws = generator(config.seed, "evaluated").choice(pool, count, replace=False)
+    return np.sort(draws.astype(np.int64))
+
+
+def _features(
+    config: Config, population: Population, table: tuple[Comparison, ...], progress: Progress | None
+) -> RewardFeatures:
+    encoder = Encoder(config.model.base if config.model.kind == "reward" else "")
+    answers = [list(prompt.answers.values()) for prompt in taste_prompts()]
+    pairs = [[pair.safe, pair.unsafe] for pair in safety_pairs()]
+    catalogue = list(population.catalogue)
+    texts = [text for group in answers + pairs for text in group] + catalogue
+    texts += [text for c in table for text in (c.chosen, c.rejected)]
+    unique = list(dict.fromkeys(texts))
+    show = None if progress is None else functools.partial(progress, "embedding texts")
+    vectors = dict(zip(unique, encoder.embed(unique, show), strict=True))
+
+    def stack(group: Sequence[str]) -> np.ndarray:
+        return np.stack([vectors[text] for text in group])
+
+    starter = basis_within([stack(group) for group in answers], "answers of the starter set, by prompt")
+    taste = starter
+    if config.data.taste.source == "ratings":
+        rank = min(len(set(catalogue)) - 1, starter.dims)
+        taste = basis_within([stack(sorted(set(catalogue)))], "the item catalogue", rank=rank)
+    safety = basis_within([stack(group) for group in pairs], "safety pairs of the starter set")
+    bases: dict[Tag, PublicBasis] = {"taste": taste, "safety": safety}
+    return RewardFeatures(table, vectors, bases, config.model.dims)
+
+
+def _models(
+    config: Config, table: tuple[Comparison, ...], features: RewardFeatures, progress: Progress | None
+) -> dict[Arm, PreferenceModel]:
+    tags: dict[Arm, list[Tag]] = {
+        "shared": [tag for tag in TAGS if tag in config.shared.tags],
+        "pooled": list(TAGS),
+    }
+    if config.model.kind == "reward":
+        form: Literal["linear", "tanh"] = "tanh" if config.model.form == "tanh" else "linear"
+        return {arm: RewardModel(features, own, form, config.seed) for arm, own in tags.items()}
+    from commonground.language_model import load_base
+    from commonground.training.policy import PolicyModel
+
+    base = load_base(config.model.base)
+    policy = PolicyModel(
+        base,
+        table,
+        layers=config.model.layers,
+        rank=config.model.rank,
+        adapter=config.model.adapter,
+        seed=config.seed,
+    )
+    return {"shared": policy, "pooled": policy}

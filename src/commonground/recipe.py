@@ -1,0 +1,139 @@
+"""Defaults that depend on the model, and the plan of local updates that a configuration means."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+from commonground.comparisons import TAGS, Tag
+from commonground.config import Config
+from commonground.losses import LossSettings
+from commonground.privacy.accounting import default_delta
+from commonground.privacy.claims import PrivateClaim, SharedClaim
+from commonground.rules import value_of
+from commonground.training.plan import Plan, PrivatePlan, Schedule, SharedPlan
+
+# Chosen on starter people and on the ratings data; docs/defaults.md says how, with the commands.
+REWARD: dict[str, Any] = {
+    "loss.name": "bradley_terry",
+    "loss.beta": 1.0,
+    "loss.sft": 0.0,
+    "shared.rate": 4.0,
+    "shared.steps": 4,
+    "privacy.shared.clip": 2.5,
+    "privacy.private.epsilon": 8.0,
+    "privacy.private.clip": 0.3,
+    "privacy.private.steps": 40,
+    "privacy.private.sampling": 0.25,
+    "privacy.private.rate": 1.5,
+    "privacy.private.ridge": 0.1,
+    "strategy.average": True,
+}
+POLICY: dict[str, Any] = {
+    "loss.name": "dpo",
+    "loss.beta": 0.1,
+    "loss.sft": 1.0,
+    "shared.rate": 1e-3,
+    "shared.steps": 4,
+    "shared.batch": 2,
+    "privacy.shared.clip": 1.0,
+    "privacy.private.epsilon": float("inf"),
+    "privacy.private.clip": 1.0,
+    "privacy.private.steps": 30,
+    "privacy.private.sampling": 0.06,
+    "privacy.private.rate": 1e-3,
+    "privacy.private.ridge": 0.0,
+    "strategy.average": False,
+}
+
+
+def resolve(config: Config) -> Config:
+    """A copy with every null that has a default filled in; what it returns is what a run depends on."""
+    full = copy.deepcopy(config)
+    recipe = REWARD if full.model.kind == "reward" else POLICY
+    for key, default in recipe.items():
+        if value_of(full, key) is None:
+            _set(full, key, default)
+    if full.privacy.private.mechanism == "label":
+        full.loss.name = "rdpo"
+    if full.cohort is None:
+        full.cohort = max(2, full.people // 5)
+    if full.evaluation.people is None:
+        full.evaluation.people = min(full.people, 2000)
+    if full.privacy.shared.delta is None:
+        full.privacy.shared.delta = default_delta(full.people)
+    return full
+
+
+def _set(config: Config, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    target = value_of(config, ".".join(path)) if path else config
+    setattr(target, last, value)
+
+
+def loss_settings(config: Config, flip: float | None = None) -> LossSettings:
+    """The numbers of the configured loss; `flip` overrides the configured flip probability."""
+    loss = config.loss
+    return LossSettings(
+        beta=cast(float, loss.beta), flip=loss.flip if flip is None else flip, sft=loss.sft or 0.0
+    )
+
+
+def shared_loss(config: Config) -> str:
+    """The loss of the shared phase: the configured one, except that label privacy is a private matter."""
+    if config.privacy.private.mechanism == "label":
+        return "bradley_terry" if config.model.kind == "reward" else "dpo"
+    return str(config.loss.name)
+
+
+def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: PrivateClaim) -> Plan:
+    """The plan of local updates.
+
+    Args:
+        config: a resolved configuration.
+        tags: what the shared phase of this arm learns from.
+        shared: its privacy claim, for the comparison-level step.
+        private: the private adapters' claim, for noise and flips.
+    """
+    comparison = config.privacy.unit == "comparison"
+    sampling = float(config.privacy.private.sampling or 1)
+    cap = config.data.pairs_per_person
+    adaptive = "adam" if config.model.kind == "policy" else "sgd"
+    shared_plan = SharedPlan(
+        tags=tuple(tags),
+        steps=1 if comparison else int(config.shared.steps or 1),
+        rate=float(config.shared.rate or 0),
+        batch=config.shared.batch,
+        loss=shared_loss(config),
+        settings=loss_settings(config),
+        optimiser="sgd" if comparison else cast(Any, adaptive),
+        pair_clip=config.privacy.shared.clip if comparison else None,
+        pair_sampling=sampling if comparison else 1.0,
+        expected_batch=max(1.0, sampling * cap) if comparison else 1.0,
+    )
+    visits = max(1.0, config.rounds * (config.cohort or 1) / config.people)
+    steps = int(config.privacy.private.steps or 1)
+    label = config.privacy.private.mechanism == "label"
+    noisy = private.noise_multiplier > 0
+    private_plan = PrivatePlan(
+        tags=("taste",),
+        steps=steps,
+        steps_per_visit=max(1, int(steps / (2 * visits))),
+        sampling=sampling if noisy or config.model.kind == "policy" else 1.0,
+        cap=cap,
+        clip=float(config.privacy.private.clip or 1) if noisy else float("inf"),
+        noise_multiplier=private.noise_multiplier,
+        rate=float(config.privacy.private.rate or 0),
+        ridge=float(config.privacy.private.ridge or 0),
+        loss=str(config.loss.name),
+        settings=loss_settings(config, flip=private.flip_probability if label else None),
+        optimiser=cast(Any, adaptive),
+        average_from=0.5 if noisy else 1.0,
+        flip_probability=private.flip_probability if label else 0.0,
+    )
+    return Plan(shared_plan, private_plan, cast(Schedule, config.schedule), config.seed)
+
+
+def all_tags() -> list[Tag]:
+    """Every tag: what the pooled model learns from."""
+    return list(TAGS)

@@ -1,0 +1,142 @@
+"""What the values of a configuration must obey, one rule a function.
+
+A rule yields (key, message) for every fault; the message says what was found and what is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from commonground.comparisons import TAGS
+from commonground.config import Config
+from commonground.losses import LOSSES
+
+Fault = tuple[str, str]
+Rule = Callable[[Config], Iterator[Fault]]
+
+SCHEDULES = ("decoupled", "alternating", "joint")
+RUNTIMES = ("inprocess", "ray")
+KINDS = ("reward", "policy")
+SOURCES = ("starter", "ratings", "pairs", "hub")
+SPLITS = ("warm", "cold", "unseen_people")
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def choices(config: Config) -> Iterator[Fault]:
+    """Keys with a fixed list of accepted values."""
+    accepted: dict[str, tuple[str, ...]] = {
+        "runtime": RUNTIMES,
+        "schedule": SCHEDULES,
+        "model.kind": KINDS,
+        "model.form": ("linear", "tanh"),
+        "model.adapter": ("lora", "core"),
+        "data.taste.source": SOURCES,
+        "data.safety.source": SOURCES,
+        "data.split": SPLITS,
+        "privacy.unit": ("person", "comparison"),
+        "privacy.trust": ("central", "local"),
+        "privacy.accountant": ("rdp", "prv"),
+        "privacy.private.mechanism": ("dp_sgd", "label"),
+    }
+    for key, known in accepted.items():
+        if value_of(config, key) not in known:
+            yield key, f"found {value_of(config, key)!r}; accepted: {', '.join(known)}"
+    if config.loss.name is not None and config.loss.name not in LOSSES:
+        yield "loss.name", f"found {config.loss.name!r}; known losses: {', '.join(sorted(LOSSES))}"
+    wrong = [tag for tag in config.shared.tags if tag not in TAGS]
+    if wrong or "safety" not in config.shared.tags or len(set(config.shared.tags)) != len(config.shared.tags):
+        yield "shared.tags", f"found {config.shared.tags}; accepted: [safety] or [safety,taste]"
+
+
+def numbers(config: Config) -> Iterator[Fault]:
+    """Keys with a lower bound, an upper bound, or both."""
+    least: dict[str, float] = {
+        "people": 2,
+        "rounds": 1,
+        "cohort": 1,
+        "seed": 0,
+        "shared.steps": 1,
+        "shared.batch": 1,
+        "model.layers": 0,
+        "model.rank": 1,
+        "model.dims": 1,
+        "data.pairs_per_person": 2,
+        "data.test_pairs": 1,
+        "data.taste.min_gap": 0,
+        "data.safety.min_gap": 0,
+        "evaluation.people": 1,
+        "evaluation.resamples": 100,
+        "evaluation.prompts": 0,
+        "evaluation.tokens": 1,
+        "privacy.shared.participations": 1,
+        "privacy.private.steps": 1,
+    }
+    for key, low in least.items():
+        value = value_of(config, key)
+        if value is not None and value < low:
+            yield key, f"found {value}; accepted: at least {low:g}"
+    positive = (
+        "shared.rate", "loss.beta", "privacy.shared.epsilon", "privacy.shared.clip",
+        "privacy.private.epsilon", "privacy.private.clip", "privacy.private.rate",
+    )  # fmt: skip
+    for key in positive:
+        value = value_of(config, key)
+        if value is not None and value <= 0:
+            yield (
+                key,
+                f"found {value:g}; accepted: above 0" + (" (inf = no privacy)" if "epsilon" in key else ""),
+            )
+    fractions = ("privacy.shared.delta", "privacy.private.delta")
+    for key in fractions:
+        value = value_of(config, key)
+        if value is not None and not 0 < value < 1:
+            yield key, f"found {value:g}; accepted: between 0 and 1"
+    sampling = config.privacy.private.sampling
+    if sampling is not None and not 0 < sampling <= 1:
+        yield "privacy.private.sampling", f"found {sampling:g}; accepted: above 0, at most 1"
+    if not 0 <= config.loss.flip < 0.5:
+        yield "loss.flip", f"found {config.loss.flip:g}; accepted: 0 up to, not including, 0.5"
+
+
+def together(config: Config) -> Iterator[Fault]:
+    """Keys that must fit each other."""
+    if config.cohort is not None and config.cohort > config.people >= 2:
+        yield "cohort", f"found {config.cohort}; accepted: at most people, which is {config.people}"
+    if config.privacy.unit == "comparison" and config.schedule in SCHEDULES[1:]:
+        yield (
+            "privacy.unit",
+            f"found 'comparison' with schedule={config.schedule}; accepted: person. When shared gradients "
+            "pass through a private adapter fitted on the same comparisons, one comparison moves them all, "
+            "so only the person-level claim holds (schedule=decoupled allows both)",
+        )
+    for tag in TAGS:
+        source = getattr(config.data, tag)
+        if source.source in ("ratings", "pairs") and not source.path:
+            yield f"data.{tag}.path", f"found ''; accepted: the path of the {source.source} source"
+    if config.data.safety.source == "ratings":
+        yield (
+            "data.safety.source",
+            "found 'ratings'; accepted: starter, pairs, hub (a rating is no safety judgement)",
+        )
+    if config.model.kind == "reward" and config.loss.name == "sft":
+        yield (
+            "loss.name",
+            "found 'sft' with model.kind=reward; accepted: a loss over rewards (sft needs a policy)",
+        )
+    if config.privacy.private.mechanism == "label" and config.loss.name not in (None, "rdpo"):
+        yield (
+            "loss.name",
+            f"found {config.loss.name!r} with privacy.private.mechanism=label; accepted: rdpo or null, "
+            "the loss that is unbiased under the flips of randomised response",
+        )
+
+
+RULES: tuple[Rule, ...] = (choices, numbers, together)

@@ -1,0 +1,70 @@
+"""Public orthonormal bases of the embedding space.
+
+A basis, its order and its scale are computed from public texts alone (the shipped starter texts or a
+public item catalogue), never from anybody's comparisons; its digest goes into the manifest. The leading
+directions are those along which public answers differ most, and that is where a private adapter lives:
+under per-pair noise 40 comparisons can teach about 8 to 16 numbers (training.md 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PublicBasis:
+    """Orthonormal columns and one scale.
+
+    Attributes:
+        matrix: (D, d) float32, orthonormal columns, by falling public variance.
+        scale: features are `scale * embedding @ matrix`; public differences then have RMS norm 1.
+        source: in words, the texts it was computed from.
+    """
+
+    matrix: np.ndarray
+    scale: float
+    source: str
+
+    @property
+    def dims(self) -> int:
+        """Number of directions, d."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of matrix and scale."""
+        return hashlib.sha256(self.matrix.tobytes() + np.float64(self.scale).tobytes()).hexdigest()
+
+    def features(self, embeddings: np.ndarray, dims: int | None = None) -> np.ndarray:
+        """Features (n, dims or d) float32 of embeddings (n, D)."""
+        matrix = self.matrix if dims is None else self.matrix[:, :dims]
+        return np.asarray(embeddings @ (matrix * np.float32(self.scale)), dtype=np.float32)
+
+
+def basis_within(groups: Sequence[np.ndarray], source: str, *, rank: int | None = None) -> PublicBasis:
+    """Principal directions of public texts centred within each group.
+
+    Args:
+        groups: embeddings (n_g, D) of texts that could be compared with each other: answers to one
+            prompt, or a whole item catalogue. Centring within a group removes what comparisons cancel.
+        source: in words, where the texts come from.
+        rank: directions kept; None keeps all D, so that the basis is a rotation and loses nothing.
+
+    Returns:
+        The basis. Signs are fixed (largest entry positive), so that it is reproducible.
+    """
+    centred = np.concatenate([g.astype(np.float64) - g.astype(np.float64).mean(0) for g in groups])
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    vectors = vectors[:, ::-1][:, :rank]
+    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
+    pairs = sum(len(g) * (len(g) - 1) for g in groups)
+    # the mean squared distance of two texts of a group is 2 n/(n-1) times their mean squared deviation
+    squares = sum(
+        2 * len(g) * np.square(g.astype(np.float64) - g.astype(np.float64).mean(0)).sum() for g in groups
+    )
+    scale = 1.0 / np.sqrt(squares / pairs)
+    return PublicBasis(np.ascontiguousarray(vectors * signs, dtype=np.float32), float(scale), source)

@@ -1,0 +1,87 @@
+"""What a local update is told to do: plain numbers, resolved once for the whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from commonground.comparisons import Tag
+from commonground.losses import LossSettings
+from commonground.training.optimiser import Name as OptimiserName
+
+Schedule = Literal["decoupled", "alternating", "joint"]
+
+
+@dataclass(frozen=True)
+class SharedPlan:
+    """The shared phase.
+
+    Attributes:
+        tags: the tags it learns from; every tag's mean loss counts the same.
+        steps: local steps of one round.
+        rate: step size.
+        batch: comparisons of each tag in a step; None = all the person has.
+        loss: name in `LOSSES`.
+        settings: the loss's numbers.
+        optimiser: fresh in every round, as the person may be anybody in the next.
+        pair_clip: None for a person-level claim. A number makes the phase ONE Poisson step whose pairs
+            are clipped one by one, for a comparison-level claim.
+        pair_sampling: Poisson rate of that step.
+        expected_batch: its public denominator, rate x cap.
+    """
+
+    tags: tuple[Tag, ...]
+    steps: int
+    rate: float
+    batch: int | None
+    loss: str
+    settings: LossSettings
+    optimiser: OptimiserName = "sgd"
+    pair_clip: float | None = None
+    pair_sampling: float = 1.0
+    expected_batch: float = 1.0
+
+
+@dataclass(frozen=True)
+class PrivatePlan:
+    """The private phase, over a person's whole life.
+
+    Attributes:
+        tags: what the private adapter learns from.
+        steps: lifetime steps; the adapter freezes when they are spent.
+        steps_per_visit: steps in a round in which the person takes part; the rest is done at the end.
+        sampling: Poisson rate of every step, of the public cap.
+        cap: most training comparisons a person may have; public, so that it may be the denominator.
+        clip: L2 bound on each pair's gradient (infinity without DP).
+        noise_multiplier: noise std on the sum of clipped gradients is `noise_multiplier * clip`.
+        rate: step size.
+        ridge: pull towards zero.
+        average_from: fraction of the lifetime after which iterates are averaged; 1 = last iterate.
+        flip_probability: of randomised response on each label (mechanism `label`), else 0.
+    """
+
+    tags: tuple[Tag, ...]
+    steps: int
+    steps_per_visit: int
+    sampling: float
+    cap: int
+    clip: float
+    noise_multiplier: float
+    rate: float
+    ridge: float
+    loss: str
+    settings: LossSettings
+    optimiser: OptimiserName = "sgd"
+    average_from: float = 0.5
+    flip_probability: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Both phases, their order, and the seed of every draw."""
+
+    shared: SharedPlan
+    private: PrivatePlan
+    schedule: Schedule = "decoupled"
+    seed: int = 0
+    stream: str = field(default="run")

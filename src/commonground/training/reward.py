@@ -1,0 +1,198 @@
+"""The `reward` model: a Bradley-Terry reward over frozen embeddings.
+
+Shared adapter: one block a tag, acting on that tag's comparisons in that tag's public basis,
+`r_s(x) = u_tag . f_tag(x)` (form `linear`) or `u_tag . tanh(A_tag f_tag(x))` (form `tanh`).
+Private adapter: `dims` numbers, acting on *every* comparison along the first directions of the taste
+basis, `r_i(x) = r_s(x) + v_i . g(x)`: what a person teaches her device about taste also reaches answers
+about safety, and the evaluation shows by how much.
+
+The base policy's reward is 0 everywhere. The reference of the losses is that zero reward, because these
+scores are rewards and not log-ratios: `dpo` with beta = 1 is then the Bradley-Terry loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commonground.comparisons import TAGS, Comparison, Tag
+from commonground.errors import InputError
+from commonground.losses import Loss, LossSettings, reward_scores
+from commonground.randomness import generator
+from commonground.training.basis import PublicBasis
+from commonground.training.model import Part, Rows, Tensors
+
+HIDDEN = 8  # rank of A in the tanh form
+Form = Literal["linear", "tanh"]
+
+
+class RewardFeatures:
+    """Features of a run's comparison table; shared by every model built over it.
+
+    Args:
+        comparisons: the table; `Rows.index` points into it.
+        embeddings: text -> unit vector (D,) float32.
+        bases: one public basis a tag.
+        dims: private directions (the first of the taste basis).
+    """
+
+    def __init__(
+        self,
+        comparisons: Sequence[Comparison],
+        embeddings: dict[str, np.ndarray],
+        bases: dict[Tag, PublicBasis],
+        dims: int,
+    ) -> None:
+        if not 1 <= dims <= bases["taste"].dims:
+            raise InputError(f"model.dims is {dims}; accepted: 1 to {bases['taste'].dims} with this basis")
+        texts = sorted({text for c in comparisons for text in (c.chosen, c.rejected)})
+        place = {text: row for row, text in enumerate(texts)}
+        matrix = np.stack([embeddings[text] for text in texts])
+        self.bases, self.dims = bases, dims
+        self.chosen = torch.tensor([place[c.chosen] for c in comparisons])
+        self.rejected = torch.tensor([place[c.rejected] for c in comparisons])
+        self.tag = torch.tensor([TAGS.index(c.tag) for c in comparisons])
+        self.block = {tag: torch.from_numpy(bases[tag].features(matrix)) for tag in TAGS}
+        self.private = torch.from_numpy(bases["taste"].features(matrix, dims))
+
+
+class RewardModel:
+    """See the module's text; implements `PreferenceModel`.
+
+    Args:
+        features: the table's features.
+        tags: the tags whose blocks the shared adapter has.
+        form: `linear` or `tanh`.
+        seed: of the public initial A (form `tanh`).
+    """
+
+    kind = "reward"
+
+    def __init__(
+        self, features: RewardFeatures, tags: Sequence[Tag], form: Form = "linear", seed: int = 0
+    ) -> None:
+        self.features = features
+        self.tags = tuple(tag for tag in TAGS if tag in tags)
+        self.form = form
+        self._first: Tensors = {}
+        for tag in self.tags:
+            size = features.bases[tag].dims
+            if form == "tanh":
+                draws = generator(seed, "public", "A", tag).standard_normal((size, HIDDEN))
+                rows = np.linalg.qr(draws)[0].T
+                self._first[f"shared.{tag}.A"] = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
+                self._first[f"shared.{tag}.u"] = torch.zeros(HIDDEN)
+            else:
+                self._first[f"shared.{tag}.u"] = torch.zeros(size)
+
+    def shared_spec(self) -> dict[str, tuple[int, ...]]:
+        """`shared.<tag>.u` (and `.A`) of every shared tag."""
+        return {name: tuple(value.shape) for name, value in self._first.items()}
+
+    def private_spec(self) -> dict[str, tuple[int, ...]]:
+        """`private.v`: (dims,)."""
+        return {"private.v": (self.features.dims,)}
+
+    def initial_shared(self) -> Tensors:
+        """Zero weights (and the public A): the base policy."""
+        return {name: value.clone() for name, value in self._first.items()}
+
+    def initial_private(self) -> Tensors:
+        """Zeros."""
+        return {"private.v": torch.zeros(self.features.dims)}
+
+    def public_digests(self) -> dict[str, str]:
+        """Digests of the bases with their scales, and of the initial shared adapter."""
+        first = hashlib.sha256(b"".join(v.numpy().tobytes() for v in self._first.values())).hexdigest()
+        return {f"basis.{tag}": self.features.bases[tag].digest for tag in TAGS} | {"initial.shared": first}
+
+    def scores(self, rows: Rows, shared: Tensors | None, private: Tensors | None) -> tuple[Tensor, Tensor]:
+        """Rewards of chosen and rejected, each (P, B); see `PreferenceModel.scores`."""
+        chosen, rejected = (self._rewards(side, rows, shared, private)[0] for side in self._sides(rows))
+        return chosen, rejected
+
+    def pair_gradients(
+        self,
+        rows: Rows,
+        shared: Tensors | None,
+        private: Tensors | None,
+        part: Part,
+        loss: Loss,
+        settings: LossSettings,
+    ) -> tuple[Tensor, Tensors]:
+        """Loss and gradient of every pair; see `PreferenceModel.pair_gradients`.
+
+        The loss is differentiated with respect to the two rewards of each pair, the rewards with respect
+        to the adapter in closed form: no pair can touch another.
+        """
+        sides = self._sides(rows)
+        (chosen, chosen_parts), (rejected, rejected_parts) = (
+            self._rewards(side, rows, shared, private) for side in sides
+        )
+        chosen, rejected = chosen.detach().requires_grad_(), rejected.detach().requires_grad_()
+        zero = torch.zeros_like(chosen)
+        losses = loss(reward_scores(chosen, rejected, zero, zero), settings)
+        slopes = torch.autograd.grad(losses.sum(), (chosen, rejected))
+        gradients: Tensors = {}
+        for side, parts, slope in zip(sides, (chosen_parts, rejected_parts), slopes, strict=True):
+            weight = slope * rows.mask
+            found = (
+                {"private.v": self.features.private[side]}
+                if part == "private"
+                else self._shared_slopes(side, rows, shared or {}, parts)
+            )
+            for name, value in found.items():
+                term = weight.reshape(*weight.shape, *[1] * (value.dim() - 2)) * value
+                gradients[name] = gradients[name] + term if name in gradients else term
+        return losses.detach() * rows.mask, gradients
+
+    def _sides(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Text rows of the preferred and the other answer, each (P, B), labels flipped where asked."""
+        chosen, rejected = self.features.chosen[rows.index], self.features.rejected[rows.index]
+        flip = rows.flip > 0
+        return torch.where(flip, rejected, chosen), torch.where(flip, chosen, rejected)
+
+    def _rewards(
+        self, side: Tensor, rows: Rows, shared: Tensors | None, private: Tensors | None
+    ) -> tuple[Tensor, Tensors]:
+        """Rewards (P, B) of texts, and the tanh activations a tag that the gradient needs."""
+        total = torch.zeros(side.shape)
+        parts: Tensors = {}
+        if shared is not None:
+            for tag in self.tags:
+                here = self._here(tag, rows)
+                if not here.any():
+                    continue
+                values = self.features.block[tag][side]
+                if self.form == "tanh":
+                    values = torch.tanh(torch.einsum("pbd,phd->pbh", values, shared[f"shared.{tag}.A"]))
+                    parts[tag] = values
+                total = total + here * torch.einsum("pbd,pd->pb", values, shared[f"shared.{tag}.u"])
+        if private is not None:
+            total = total + torch.einsum("pbd,pd->pb", self.features.private[side], private["private.v"])
+        return total, parts
+
+    def _here(self, tag: Tag, rows: Rows) -> Tensor:
+        return (self.features.tag[rows.index] == TAGS.index(tag)).float()
+
+    def _shared_slopes(self, side: Tensor, rows: Rows, shared: Tensors, parts: Tensors) -> Tensors:
+        """Derivatives of rewards by shared tensors, each (P, B, *shape); zero where the tag is another."""
+        slopes: Tensors = {}
+        for tag in self.tags:
+            here = self._here(tag, rows)[..., None]
+            values = self.features.block[tag][side]
+            if self.form == "linear":
+                slopes[f"shared.{tag}.u"] = here * values
+                continue
+            active = parts.get(tag)
+            if active is None:
+                active = torch.zeros(*side.shape, HIDDEN)
+            inner = here * shared[f"shared.{tag}.u"][:, None] * (1 - active.square())
+            slopes[f"shared.{tag}.A"] = inner[..., None] * values[:, :, None]
+            slopes[f"shared.{tag}.u"] = here * active
+        return slopes
