@@ -97,7 +97,7 @@ def _in_process(path: str, people: int) -> None:
     from commonground.client.app import app as client_app
     from commonground.server.app import app as server_app
     from commonground.simulations.grid import RUN, InProcessGrid
-    from commonground.strategies.registry import quiet_flower
+    from commonground.strategies.quiet import quiet_flower
 
     with quiet_flower():
         context = Context(RUN, 0, {}, RecordDict(), {"job": path})
@@ -118,12 +118,12 @@ def _on_ray(people: int, workers: int, stop: threading.Event) -> None:
 
     from commonground.client.app import app as client_app
     from commonground.server.app import app as server_app
-    from commonground.strategies.registry import quiet_flower
+    from commonground.strategies.quiet import quiet_flower
 
     if ray.is_initialized():
         raise InputError("Ray is already running in this process; runtime=ray starts and ends its own")
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # it read the environment when it was imported, maybe before us
-    before = set(psutil.Process().children(recursive=True))
+    before, threads = set(psutil.Process().children(recursive=True)), set(threading.enumerate())
     backend = {
         "init_args": {
             "num_cpus": workers,
@@ -141,6 +141,8 @@ def _on_ray(people: int, workers: int, stop: threading.Event) -> None:
             run_simulation(server_app, client_app, num_supernodes=people, backend_config=backend)
     finally:
         stop.set()  # the server app runs in a thread of its own and must not outlive an interrupt
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(GRACE)
         if ray.is_initialized():
             ray.shutdown()
         _end_ray(before)

@@ -28,8 +28,8 @@ from commonground.errors import EgressError, StrategyError
 from commonground.manifest import Manifest, verify
 from commonground.randomness import normal
 from commonground.strategies.cohort import draw_cohort, under_cap
+from commonground.strategies.quiet import quick_collections, quiet_flower
 from commonground.strategies.records import ARRAYS, CONFIG, from_record, read_update, to_record, train_content
-from commonground.strategies.registry import quiet_flower
 from commonground.strategies.state import State, restore_strategy, strategy_state
 
 Arrays = dict[str, np.ndarray]
@@ -145,7 +145,7 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
             proposals = [self._moved(self._noised_mean(server_round, updates))]
         contents = [train_content(proposal) for proposal in proposals]
         messages = [Message(c, dst_node_id=0, message_type=MessageType.TRAIN) for c in contents]
-        with quiet_flower():
+        with quiet_flower(), quick_collections():
             result, metrics = self.inner.aggregate_train(server_round, messages)
         if result is None:  # too few replies for this rule: the parameters stay
             self.counts["skipped"] += 1

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import InputError, StrategyError
+from commonground.strategies.quiet import quiet_flower
 
 LINEAR = frozenset({"fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"})
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -130,18 +129,6 @@ def check_composition(name: str, trust: str, finite_epsilon: bool) -> None:
             hint=f"use one of {', '.join(sorted(LINEAR))}; or privacy.trust=local, where each device adds "
             "its own noise; or privacy.shared.epsilon=inf, without a privacy claim",
         )
-
-
-@contextmanager
-def quiet_flower() -> Iterator[None]:
-    """Silence Flower's own log for a while: it warns of what we do on purpose and counts every reply."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _factory(name: str) -> Callable[..., Strategy]:

@@ -1,0 +1,15 @@
+"""What every test may rely on."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+# Devices and strategies that several test files share; Ray's actors import them by name too.
+sys.path.insert(0, str(Path(__file__).parent / "toys"))
+
+with warnings.catch_warnings():
+    # typer 0.20, which flwr 1.42 asks for, uses a name that click 8.5 deprecates; the import warns once.
+    warnings.filterwarnings("ignore", "'click.utils", DeprecationWarning)
+    import typer  # noqa: F401

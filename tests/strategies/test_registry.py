@@ -1,0 +1,103 @@
+"""Names, options, and which rules may meet central noise."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from flwr.serverapp.strategy import FedAdam, FedAvgM
+
+from commonground.errors import InputError, StrategyError
+from commonground.strategies.registry import (
+    LINEAR,
+    STRATEGIES,
+    accepted_options,
+    check_composition,
+    get_strategy,
+    is_linear,
+)
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"'fedavgg'; known strategies: bulyan, .*fedyogi, krum") as caught:
+        get_strategy("fedavgg")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("name", "why"), [("fedprox", "proximal"), ("qfedavg", "loss")])
+def test_left_out_strategies_say_why(name: str, why: str) -> None:
+    with pytest.raises(InputError) as caught:
+        get_strategy(name)
+    assert why in str(caught.value.hint)
+
+
+def test_options_reach_the_strategy() -> None:
+    built = get_strategy("fedadam", {"eta": 0.03, "beta_1": 0.8})
+    assert isinstance(built, FedAdam)
+    assert (built.eta, built.beta_1, built.beta_2) == (0.03, 0.8, 0.99)
+
+
+def test_fedavgm_has_momentum_unless_told_otherwise() -> None:
+    assert get_strategy("fedavgm").server_momentum == 0.9
+    assert get_strategy("fedavgm", {"server_momentum": 0.0}).server_momentum == 0.0
+
+
+def test_unknown_option_names_the_accepted_ones() -> None:
+    with pytest.raises(
+        InputError, match=r"options.momentum is unknown to fedavgm; accepted: server_learning_rate, "
+    ):
+        get_strategy("fedavgm", {"momentum": 0.9})
+
+
+@pytest.mark.parametrize("option", ["fraction_train", "min_available_nodes", "weighted_by_key", "eta_l"])
+def test_sampling_and_weights_are_no_options(option: str) -> None:
+    with pytest.raises(InputError, match="unknown"):
+        get_strategy("fedadam", {option: 1})
+
+
+@pytest.mark.parametrize("value", ["0.1", None, True])
+def test_an_option_that_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="a number is needed"):
+        get_strategy("fedadam", {"eta": value})
+
+
+def test_dotted_class() -> None:
+    assert isinstance(get_strategy("flwr.serverapp.strategy:FedAvgM", {"server_momentum": 0.5}), FedAvgM)
+
+
+@pytest.mark.parametrize(
+    "name", ["no.such.module:X", "flwr.serverapp.strategy:Nope", "os:getcwd", "os:sep", ":"]
+)
+def test_dotted_nonsense_is_one_clear_error(name: str) -> None:
+    with pytest.raises(InputError):
+        get_strategy(name)
+
+
+def test_building_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        get_strategy("fedavg")
+    assert caplog.text == ""
+
+
+def test_linear_rules() -> None:
+    assert {name for name in STRATEGIES if is_linear(name)} == LINEAR
+    assert is_linear("flwr.serverapp.strategy:FedAvg")
+    assert not is_linear("toy_strategies:Middle")
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_composition(name: str) -> None:
+    check_composition(name, "local", finite_epsilon=True)
+    check_composition(name, "central", finite_epsilon=False)
+    if name in LINEAR:
+        check_composition(name, "central", finite_epsilon=True)
+        return
+    with pytest.raises(StrategyError, match=rf"{name} compares .*trust=central.*2C") as caught:
+        check_composition(name, "central", finite_epsilon=True)
+    assert "fedavg" in str(caught.value.hint)
+    assert "local" in str(caught.value.hint)
+
+
+def test_options_shown_are_the_rules_own() -> None:
+    assert sorted(accepted_options(STRATEGIES["fedadam"])) == ["beta_1", "beta_2", "eta", "tau"]
+    assert accepted_options(STRATEGIES["fedavg"]) == {}
