@@ -7,37 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from toy_models import tiny_gpt2, tiny_llama
 
 from commonground.adapters import SCALE, Adapters, ModelCard, find_targets, orthonormal
 from commonground.errors import InputError, ModelError
 
 IDS = torch.tensor([[1, 4, 2, 6, 3]])
 CARD = ModelCard(rounds=3, people=7, epsilon=8.0, delta=1e-3, unit="person", data="starter")
-
-
-def tiny_llama(seed: int = 0) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=12,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config).eval().requires_grad_(False)
-
-
-def tiny_gpt2() -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = GPT2Config(vocab_size=12, n_embd=16, n_layer=2, n_head=2, n_positions=32)
-        return GPT2LMHeadModel(config).eval().requires_grad_(False)
 
 
 def build(model: Any, form: str = "lora", layers: int = 2, rank: int = 2) -> Adapters:
@@ -213,10 +189,10 @@ def test_gradients_agree_with_finite_differences(form: str, part: str) -> None:
 
     found = adapters.gradients(part, loss(start))
     for name, value in list(start.items())[:4]:
-        step = 1e-2 * found[name] / found[name].norm()
+        step = 2e-3 * found[name] / found[name].norm()
         up = loss(start | {name: value + step}).detach()
         down = loss(start | {name: value - step}).detach()
-        torch.testing.assert_close((up - down) / 2e-2, found[name].norm(), rtol=5e-3, atol=0)
+        torch.testing.assert_close((up - down) / 4e-3, found[name].norm(), rtol=2e-2, atol=0)
 
 
 @pytest.mark.parametrize(

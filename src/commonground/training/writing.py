@@ -1,25 +1,90 @@
-"""Write answers with adapters that act from the last prompt token on."""
+"""Write answers with adapters that act from the last prompt token on.
+
+Writing is bound by reading the weights from memory, so twenty answers cost little more than one: answers of
+different people are written in one batch, each row with its own adapters.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from commonground.adapters import Adapters
+from commonground.adapters import PRIVATE, SCALE, SHARED, Adapters
 from commonground.randomness import generator
 from commonground.training.gated import cache_keyword
 from commonground.training.texts import Ids
 
+AT_ONCE = 24  # rows written together; more would only cost memory
 
-@torch.no_grad()
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One answer to write.
+
+    Attributes:
+        prompt: what is asked.
+        shared: shared adapter without person axis, or None for disabled.
+        private: private adapter without person axis, or None for disabled.
+    """
+
+    prompt: str
+    shared: Mapping[str, Tensor] | None = None
+    private: Mapping[str, Tensor] | None = None
+
+
+@contextmanager
+def each_row(model: nn.Module, adapters: Adapters, requests: Sequence[Request]) -> Iterator[None]:
+    """Row r of every batch meets the adapters of request r, added behind each adapted linear map."""
+    known: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+    for request in requests:
+        key = (id(request.shared), id(request.private))
+        if key not in known:
+            parts = [(SHARED, request.shared), (PRIVATE, request.private)]
+            known[key] = _joined([adapters.factors(p, t) for p, t in parts if t is not None])
+    rank = max((own[0][0].shape[0] for own in known.values() if own), default=0)
+    rows = [known[id(r.shared), id(r.private)] for r in requests]
+    adapters.enable(())
+    handles = []
+    for index, target in enumerate(adapters.targets if rank else ()):
+        down = torch.zeros(len(rows), rank, target.inputs)
+        up = torch.zeros(len(rows), target.outputs, rank)
+        for r, own in enumerate(rows):
+            if own:
+                a, b = own[index]
+                down[r, : a.shape[0]], up[r, :, : b.shape[1]] = a, SCALE * b
+
+        def add(_: nn.Module, inputs: Any, out: Tensor, down: Tensor = down, up: Tensor = up) -> Tensor:
+            return out + torch.bmm(torch.bmm(inputs[0], down.mT), up.mT)
+
+        handles.append(model.get_submodule(target.module).register_forward_hook(add))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _joined(parts: list[list[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
+    """Adapters that act together, as one of the sum of their ranks."""
+    if not parts:
+        return []
+    return [
+        (torch.cat([a for a, _ in at]), torch.cat([b for _, b in at], dim=1))
+        for at in zip(*parts, strict=True)
+    ]
+
+
 def write(
     model: Any,
     adapters: Adapters,
+    requests: Sequence[Request],
     prompts: Sequence[Ids],
     *,
     end: int | None,
@@ -27,12 +92,13 @@ def write(
     temperature: float,
     seed: int,
 ) -> list[list[int]]:
-    """Continue prompts, all in one batch, padded on the left.
+    """Continue prompts in batches, padded on the left.
 
     Args:
-        model: the model that `adapters` sit on; whatever is enabled acts on the answer only.
-        adapters: both adapters.
-        prompts: R prompts, none empty.
+        model: the model that `adapters` sit on.
+        adapters: both adapters; all are disabled afterwards.
+        requests: R answers to write.
+        prompts: token ids of each request's prompt, none empty.
         end: token that ends an answer, or None.
         tokens: at most so many tokens.
         temperature: 0 is greedy.
@@ -41,10 +107,28 @@ def write(
     Returns:
         Tokens of each answer, without the end token.
     """
+    draws = [generator(seed, "write", *name) for name in _names(prompts)] if temperature > 0 else []
+    answers: list[list[int]] = []
+    for first in range(0, len(requests) if tokens > 0 else 0, AT_ONCE):
+        at = slice(first, first + AT_ONCE)
+        adapters.enable(())
+        answers += _batch(model, adapters, requests[at], prompts[at], draws[at], end, tokens, temperature)
+    return answers or [[] for _ in requests]
+
+
+@torch.no_grad()
+def _batch(
+    model: Any,
+    adapters: Adapters,
+    requests: Sequence[Request],
+    prompts: Sequence[Ids],
+    draws: Sequence[np.random.Generator],
+    end: int | None,
+    tokens: int,
+    temperature: float,
+) -> list[list[int]]:
     from transformers import DynamicCache
 
-    if not prompts or tokens < 1:
-        return [[] for _ in prompts]
     rows, longest = len(prompts), max(len(p) for p in prompts)
     cache = DynamicCache(config=model.config)
     keyword = {cache_keyword(model): cache, "use_cache": True}
@@ -54,29 +138,28 @@ def write(
         seen[r, longest - len(prompt) :] = 1
     places = (seen.cumsum(1) - 1).clamp(min=0)
     if longest > 1:
-        with adapters.disabled():
-            model(
-                input_ids=ids[:, :-1],
-                attention_mask=seen[:, :-1],
-                position_ids=places[:, :-1],
-                logits_to_keep=1,
-                **keyword,
-            )
-    draws = [generator(seed, "write", *name) for name in _names(prompts)] if temperature > 0 else []
+        model(
+            input_ids=ids[:, :-1],
+            attention_mask=seen[:, :-1],
+            position_ids=places[:, :-1],
+            logits_to_keep=1,
+            **keyword,
+        )
     token, place = ids[:, -1:], places[:, -1:]
     answers: list[list[int]] = [[] for _ in prompts]
     done = [False] * rows
-    for _ in range(tokens):
-        logits = model(input_ids=token, attention_mask=seen, position_ids=place, **keyword).logits[:, -1]
-        chosen = _choose(logits.float(), temperature, draws)
-        for r, value in enumerate(chosen.tolist()):
-            done[r] = done[r] or value == end
-            if not done[r]:
-                answers[r].append(value)
-        if all(done):
-            break
-        token, place = chosen[:, None], place + 1
-        seen = torch.cat([seen, torch.ones(rows, 1, dtype=torch.int64)], dim=1)
+    with each_row(model, adapters, requests):
+        for _ in range(tokens):
+            logits = model(input_ids=token, attention_mask=seen, position_ids=place, **keyword).logits[:, -1]
+            chosen = _choose(logits.float(), temperature, draws)
+            for r, value in enumerate(chosen.tolist()):
+                done[r] = done[r] or value == end
+                if not done[r]:
+                    answers[r].append(value)
+            if all(done):
+                break
+            token, place = chosen[:, None], place + 1
+            seen = torch.cat([seen, torch.ones(rows, 1, dtype=torch.int64)], dim=1)
     return answers
 
 
