@@ -4,29 +4,22 @@ Letters: q is the Poisson sampling rate of the protected unit, z the noise multi
 deviation over the clip norm), T the number of steps. Neighbours differ by adding or removing one unit.
 Curves are composed first and converted to epsilon once, at the end. Every value is an upper bound.
 
-Accountants: `rdp` (Opacus' curve, Mironov, Talwar, Zhang 2019, arXiv 1908.10530; conversion of Canonne,
-Kamath, Steinke 2020, arXiv 2004.00010), `prv` (prv.py; tighter, slower) and `gaussian`, exact where every
-unit takes part in every step (q = 1; Balle and Wang 2018, arXiv 1805.06530).
+Accountants: `rdp` (rdp.py), `prv` (prv.py; tighter, slower) and `gaussian`, exact where every unit takes part
+in every step (q = 1; Balle and Wang 2018, arXiv 1805.06530).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from commonground.errors import InputError, PrivacyError
 from commonground.privacy.prv import epsilon_prv
+from commonground.privacy.rdp import epsilon_rdp
 
 Accountant = Literal["rdp", "prv", "gaussian"]
 ACCOUNTANTS: tuple[str, ...] = ("rdp", "prv", "gaussian")
-ORDERS: tuple[float, ...] = (
-    *(1 + x / 10 for x in range(1, 100)),
-    *map(float, (*range(11, 65), 72, 80, 96, 112, 128, 192, 256, 384, 512)),
-)
 PRV_ERROR = 0.01  # absolute error of epsilon, added so that the value stays an upper bound
 PRV_LIMIT = 200.0  # beyond this RDP epsilon the PRV grid outgrows memory, and the number says nothing anyway
 TOLERANCE = 5e-4  # relative width at which the search for a noise multiplier stops
@@ -106,36 +99,6 @@ def flatten(charges: Iterable[tuple[float, float, int]]) -> tuple[Charge, ...]:
             pair = (float(sampling), float(noise_multiplier))
             steps[pair] = steps.get(pair, 0) + int(count)
     return tuple(Charge(q, z, steps[q, z]) for q, z in sorted(steps))
-
-
-def epsilon_rdp(charges: Iterable[Charge], delta: float) -> float:
-    """Minimum over orders a of rdp(a) + ln((a-1)/a) - (ln delta + ln a)/(a-1); never below 0."""
-    orders = np.asarray(ORDERS)
-    rdp = np.zeros(len(orders))
-    for charge in charges:
-        rdp = rdp + charge.steps * _rdp_curve(charge.sampling, charge.noise_multiplier)
-    values = rdp + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
-    return max(0.0, float(values.min()))
-
-
-@lru_cache(maxsize=1024)
-def _rdp_curve(sampling: float, noise_multiplier: float) -> np.ndarray:
-    """RDP of one step at every order; infinity where Opacus' series fails, which only loosens the bound."""
-    from opacus.accountants.analysis.rdp import compute_rdp
-
-    def one(order: float) -> float:
-        try:
-            with np.errstate(all="ignore"):
-                value = float(
-                    compute_rdp(q=sampling, noise_multiplier=noise_multiplier, steps=1, orders=order)
-                )
-        except (ValueError, OverflowError, ZeroDivisionError):
-            return math.inf
-        return value if value >= 0 else math.inf
-
-    curve = np.array([one(order) for order in ORDERS])
-    curve.setflags(write=False)
-    return curve
 
 
 def noise_for(epsilon: float, delta: float, sampling: float, steps: int, accountant: str = "rdp") -> float:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from commonground.privacy.rdp import epsilon_rdp
+
 
 @lru_cache(maxsize=1024)
 def epsilon_prv(charges: tuple[tuple[float, float, int], ...], delta: float, error: float = 0.01) -> float:
@@ -34,14 +36,17 @@ def epsilon_prv(charges: tuple[tuple[float, float, int], ...], delta: float, err
     delta_error = delta / 1000
     counts = [steps for _, _, steps in charges]
     mesh = error / math.sqrt(sum(counts) * math.log(12 / delta_error) / 2)
+    # Remark 5.6 of the paper. RDP bounds both directions, so the domain is wide enough for both.
+    tail = epsilon_rdp(charges, delta_error / 4)
+    for sampling, noise_multiplier, _ in charges:
+        one = epsilon_rdp([(sampling, noise_multiplier, 1)], delta_error / (8 * sum(counts)))
+        tail = max(tail, one)
+    size = max(tail, error) + 3
     worst = 0.0
     for direction in (prv.PoissonSubsampledGaussianPRV, AddedUnit):
         losses = [direction(sampling, noise_multiplier) for sampling, noise_multiplier, _ in charges]
         with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
             warnings.filterwarnings("ignore", category=IntegrationWarning)
-            # The RDP of removing a unit is the larger one, so this domain is wide enough for both.
-            size = prv.compute_safe_domain_size(losses, counts, error, delta_error)
             domain = prv.Domain.create_aligned(-size, size, mesh)
             cut = [prv.TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max) for loss in losses]
             composed = prv.compose_heterogeneous([prv.discretize(loss, domain) for loss in cut], counts)

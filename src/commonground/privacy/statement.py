@@ -57,7 +57,7 @@ def statement(
         _sight(shared_claim),
         *private,
         *([f"About the unit: {units}"] if units else []),
-        f"What left the devices or was made public: {left}. Nothing else did.",
+        f"What left the devices or was made public: {left}.",
         *([SIDE_VIEW] if side_view else []),
     ]
     return "\n".join(parts)
@@ -108,33 +108,34 @@ def _noise(claim: SharedClaim) -> list[str]:
     if claim.participations is not None:
         return [
             f"Mechanism: each device adds {scale}, so replacing a person moves a message by at most 2C. "
-            f"A person sends at most {claim.participations} messages in T = {claim.rounds} rounds. There is no "
-            f"amplification by sampling (q = {_number(claim.sampling)}), and that a person took part is not hidden."
+            f"A person sends at most {claim.participations} messages in T = {claim.rounds} rounds. "
+            f"There is no amplification by sampling (q = {_number(claim.sampling)}), and that a person took "
+            "part is not hidden."
         ]
     who = "the server adds to the sum" if claim.trust == "central" else "each device adds to its sum"
     if claim.unit == "person":
         coins = (
-            f"In each of T = {claim.rounds} rounds every person takes part by an independent secret coin with "
-            f"q = {_number(claim.sampling)} ({claim.cohort} of {claim.people} expected); everybody is charged "
-            "every round, drawn or not. On real devices, which select themselves, this amplification does "
-            "not exist and the claim must be made anew."
+            f"In each of T = {claim.rounds} rounds every person takes part by an independent secret coin "
+            f"with q = {_number(claim.sampling)} ({claim.cohort} of {claim.people} expected); everybody is "
+            "charged every round, drawn or not. On real devices, which select themselves, this "
+            "amplification does not exist and the claim must be made anew."
         )
     else:
         coins = (
             f"In each of T = {claim.rounds} rounds every comparison is drawn by an independent secret coin "
             f"with q = {_number(claim.sampling)}; being left out of a cohort ({claim.cohort} of "
-            f"{claim.people} people expected) is not counted as protection. A person with many comparisons is "
-            "protected less than this epsilon says."
+            f"{claim.people} people expected) is not counted as protection. A person with many comparisons "
+            "is protected less than this epsilon says."
         )
     return [f"Mechanism: {who} {scale}. {coins}"]
 
 
 def _sight(claim: SharedClaim) -> str:
-    seen = f"Who sees what: the guarantee is towards {claim.adversary}."
+    seen = f"Who sees what: the adversary is {claim.adversary}."
     if claim.trust == "central":
         seen += (
-            " Until secure summation exists the server could see single clipped updates in clear, and parts of "
-            "a person's feedback can be reconstructed from such an update (gradient inversion)."
+            " Until secure summation exists the server could see single clipped updates in clear, and parts "
+            "of a person's feedback can be reconstructed from such an update (gradient inversion)."
         )
     order = {
         "decoupled": "private adapters cannot influence what is sent",
@@ -146,8 +147,8 @@ def _sight(claim: SharedClaim) -> str:
 
 def _private(claim: PrivateClaim) -> str:
     head = (
-        f"Private adapters never leave their devices. Should anything derived from one leave, the unit is one "
-        f"{claim.unit}, neighbours are two collections where {claim.neighbours}, and the adversary is "
+        "Private adapters never leave their devices. Should anything derived from one leave, the unit is "
+        f"one {claim.unit}, neighbours are two collections where {claim.neighbours}, and the adversary is "
         f"{claim.adversary}."
     )
     if claim.epsilon == math.inf:
@@ -158,16 +159,16 @@ def _private(claim: PrivateClaim) -> str:
     if claim.mechanism == "label":
         return (
             f"{head} Randomised response turns each reported choice round with probability "
-            f"{_number(claim.flip_probability)}, drawn once and kept: epsilon = {_number(claim.epsilon)} with "
-            "delta = 0. It protects the choice, not the text: which prompts and answers a person compared is "
-            "not protected."
+            f"{_number(claim.flip_probability)}, drawn once and kept: epsilon = {_number(claim.epsilon)} "
+            "with delta = 0. It protects the choice, not the text: which prompts and answers a person "
+            "compared is not protected."
         )
     clip = "C" if claim.clip is None else f"C = {_number(claim.clip)}"
     text = (
         f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)}, by "
-        f"{ACCOUNTANT_WORDS[claim.accountant]}, for a lifetime of {claim.steps} steps of per-pair DP-SGD with "
-        f"Poisson sampling q = {_number(claim.sampling)} of at most {claim.cap} comparisons, clip {clip} and "
-        f"z = {_number(claim.noise_multiplier)}; when the steps are spent the adapter freezes."
+        f"{ACCOUNTANT_WORDS[claim.accountant]}, for a lifetime of {claim.steps} steps of per-pair DP-SGD "
+        f"with Poisson sampling q = {_number(claim.sampling)} of at most {claim.cap} comparisons, clip "
+        f"{clip} and z = {_number(claim.noise_multiplier)}; when the steps are spent the adapter freezes."
     )
     if claim.delta >= 1 / claim.cap:
         text += f" delta is not below 1/{claim.cap}, so it allows one comparison of a full set to be exposed."
