@@ -15,7 +15,7 @@ from commonground.data.hub import read_hub
 from commonground.data.huggingface import SUFFIXES
 from commonground.data.pairs import SUFFIXES as PAIR_SUFFIXES
 from commonground.data.ratings_table import TABLES, read_ratings
-from commonground.data.reading import csv_rows
+from commonground.data.reading import csv_rows, readable
 from commonground.data.request import SourceSpec
 from commonground.data.rows import NEEDED, PairRow
 from commonground.data.splits import normalise
@@ -42,6 +42,11 @@ def check_path(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it does not exist, is no source we know, or has no usable row.
     """
+    with readable(path):
+        return _check(path)
+
+
+def _check(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"{path} does not exist", hint=f"known sources are {FORMS}")
     if path.is_file() and path.name in TABLES:

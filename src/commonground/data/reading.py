@@ -20,7 +20,7 @@ from commonground.errors import DataError
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` (nearest: 'x')`` for a likely typo, else ''."""
     folded = {name.casefold(): name for name in known}
-    match = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.7)
     return f" (nearest: {folded[match[0]]!r})" if match else ""
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from commonground.comparisons import Person, Tag
 from commonground.data.feedback import TagFeedback
 from commonground.data.hub import load_hub
 from commonground.data.pairs import load_pairs
 from commonground.data.ratings import load_ratings
-from commonground.data.reading import nearest
+from commonground.data.reading import nearest, readable
 from commonground.data.request import SOURCES, Request, SourceLike, SourceSpec, owners_of
 from commonground.errors import DataError, InputError
 
@@ -68,7 +69,8 @@ def load_tag(
     if spec.preset and spec.source != "hub":
         raise DataError(f"data.{tag}.preset is {spec.preset!r}; only source 'hub' has presets")
     ask = Request(tag, people, pairs_per_person, test_pairs, split, seed, owners_of(owners))
-    feedback = LOADERS[spec.source](spec, ask)
+    with readable(Path(spec.path)):
+        feedback = LOADERS[spec.source](spec, ask)
     _check_people(feedback, spec, ask)
     return feedback
 
