@@ -45,7 +45,8 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # From memory: numpy leaves a file open that turns out to be no archive.
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         state: dict[str, Any] = _unpack(json.loads(arrays[_TEXT].tobytes()), arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

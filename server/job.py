@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Job:
     def initial_arrays(self) -> dict[str, np.ndarray]:
         """u_0 in the manifest's order and dtypes."""
         try:
-            with np.load(self.initial, allow_pickle=False) as archive:
+            with np.load(BytesIO(Path(self.initial).read_bytes()), allow_pickle=False) as archive:
                 return {
                     spec.name: archive[spec.name].astype(spec.dtype).reshape(spec.shape)
                     for spec in Manifest.from_dict(self.manifest).tensors

@@ -3,8 +3,10 @@
 Within a round: the cohort is drawn and asked, its replies are aggregated, the private-phase messages go
 out (after every shared reply has come back, so nothing private was trained before an update left), the
 observer is told, the state is saved. After the last round the people of `final_private` train once more
-against the adapter that is released: the averaged one where there is one, else the last. A run that is killed anywhere in between repeats that round exactly:
-coins and noise are keyed by the round, and a device asked again for a round answers the same.
+against the adapter that is released: the averaged one where there is one, else the last.
+
+A run that is killed anywhere in between repeats that round exactly: coins and noise are keyed by the
+round, and a device asked again for a round answers the same.
 """
 
 from __future__ import annotations

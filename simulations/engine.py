@@ -74,9 +74,6 @@ def run_job(
         OBSERVERS[path] = on_round
     STOPS[path] = stop
     variables: dict[str, str | None] = {**_ENVIRONMENT, "COMMONGROUND_JOB": path}
-    variables["PYTHONPATH"] = os.environ.get(
-        "PYTHONPATH"
-    )  # Flower's engine overwrites it: put back afterwards
     if device is not None:
         variables["COMMONGROUND_DEVICE"] = device
     try:
@@ -172,18 +169,19 @@ def _is_ray(process: Any) -> bool:
 
 @contextmanager
 def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables for a while (None removes one), then put back what was there."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Set environment variables for a while (None removes one), then put back everything as it was.
 
-    def put(values: Mapping[str, str | None]) -> None:
-        for name, value in values.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    put(variables)
+    Everything, because Flower and Ray set some on the way (PYTHONPATH, PYTHONBREAKPOINT and others).
+    """
+    before = dict(os.environ)
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     try:
         yield
     finally:
-        put(before)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
