@@ -22,7 +22,7 @@ from commonground.simulations.engine import environment, run_job
 from commonground.simulations.folder import REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.result import assemble
-from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central
+from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central, settle
 from commonground.simulations.store import Store
 from commonground.simulations.world import Arm, World, build_world
 from commonground.strategies.registry import check_composition, get_strategy
@@ -127,6 +127,8 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
             )
     store = Store(folder.state)
     try:
+        if world.models["shared"].kind == "reward":
+            settle(world, store, _released(outcomes["shared"]), progress.stage)
         personal = personal_adapters(world, store, config.rounds + 1)
         local = local_adapters(world, store, progress.stage)
         sft = (
@@ -179,6 +181,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
     cohort = min(int(config.cohort or 2), len(world.eligible))
     central = config.privacy.trust == "central"
     private = arm == "shared" and config.schedule == "decoupled"
+    batched = world.models[arm].kind == "reward"  # many people at a time; see stages.settle
     job = Job(
         arm=arm,
         people=world.people,
@@ -195,7 +198,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         options=dict(config.strategy.options),
         average=bool(config.strategy.average),
         private=private,
-        final_private=world.evaluated.tolist() if arm == "shared" else [],
+        final_private=world.evaluated.tolist() if arm == "shared" and not batched else [],
         participations=world.claim.participations if config.privacy.trust == "local" else None,
         eligible=world.eligible.tolist(),
     )

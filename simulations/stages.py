@@ -35,6 +35,42 @@ RIDGE = 3.0  # prior precision of the pooled central reward model, whose feature
 CHUNK = {"reward": 64, "policy": 1}
 
 
+def settle(world: World, store: Store, shared: Tensors, tick: Tick) -> None:
+    """The last private phase of the evaluated people, many at a time: the steps that are left of a lifetime.
+
+    A policy model is not batched: its devices are asked one by one, on whatever runtime the run has.
+    """
+    plan, model = world.plans["shared"].private, world.models["shared"]
+    last = world.config.rounds + 1
+    for first in range(0, len(world.evaluated), CHUNK[model.kind]):
+        chosen = world.evaluated[first : first + CHUNK[model.kind]].tolist()
+        people = [p for p in chosen if not store.has(STREAM, p, last)]
+        if people:
+            kept = [store.read(STREAM, p, last) for p in people]
+            start = [
+                first_private(model, 1, plan) if k is None else PrivateState.from_arrays(k) for k in kept
+            ]
+            crowd = People(tuple(people), tuple(world.train_rows[p] for p in people))
+            state = private_phase(
+                model,
+                crowd,
+                take(shared, len(people)),
+                PrivateState.stack(start),
+                plan,
+                seed=world.config.seed,
+                steps=plan.steps,
+            )
+            _write(store, STREAM, people, last, state)
+        tick("private adapters", first + CHUNK[model.kind], len(world.evaluated))
+
+
+def _write(store: Store, stream: str, people: list[int], round: int, state: PrivateState) -> None:
+    arrays = state.to_arrays()
+    for place, person in enumerate(people):
+        one = {name: value[place : place + 1] for name, value in arrays.items()}
+        store.write(stream, person, round, one)
+
+
 def personal_adapters(world: World, store: Store, round: int) -> Tensors:
     """The private adapters of the evaluated people as their devices would use them after `round`."""
     plan = world.plans["shared"].private
@@ -66,9 +102,7 @@ def local_adapters(world: World, store: Store, tick: Tick, *, loss: str | None =
             state = private_phase(
                 model, crowd, None, start, plan, seed=world.config.seed, steps=plan.steps, stream=stream
             )
-            for place, person in enumerate(people):
-                one = {name: value[place : place + 1] for name, value in state.to_arrays().items()}
-                store.write(stream, person, 1, one)
+            _write(store, stream, people, 1, state)
         tick("local models" if loss is None else f"{loss} control", first + size, len(world.evaluated))
     states = [PrivateState.from_arrays(store.read(stream, p, 2) or {}) for p in world.evaluated.tolist()]
     return release_ready(PrivateState.stack(states), plan)

@@ -235,7 +235,11 @@ def _features(
     def stack(group: Sequence[str]) -> np.ndarray:
         return np.stack([vectors[text] for text in group])
 
-    starter = basis_within([stack(group) for group in answers], "answers of the starter set, by prompt")
+    starter = basis_within(
+        [stack(group) for group in answers],
+        "answers of the starter set, by prompt, style means first",
+        kinds=[list(prompt.answers) for prompt in taste_prompts()],
+    )
     taste = starter
     if config.data.taste.source == "ratings":
         rank = min(len(set(catalogue)) - 1, starter.dims)

@@ -29,7 +29,7 @@ class ModelConfig:
     layers: int = 8
     rank: int = 8
     form: str = "linear"
-    dims: int = 12
+    dims: int = 8
     adapter: str = "lora"
 
 

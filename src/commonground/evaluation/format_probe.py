@@ -45,7 +45,9 @@ def format_differences(comparisons: Sequence[Comparison]) -> Floats:
     """Chosen minus rejected, (n, len(FEATURES)) float64."""
     if not comparisons:
         return np.zeros((0, len(FEATURES)))
-    return np.stack([format_counts(c.chosen) - format_counts(c.rejected) for c in comparisons])
+    texts = {text for c in comparisons for text in (c.chosen, c.rejected)}  # few texts, many comparisons
+    counts = {text: format_counts(text) for text in texts}
+    return np.stack([counts[c.chosen] - counts[c.rejected] for c in comparisons])
 
 
 def format_probe(

@@ -45,7 +45,13 @@ class PublicBasis:
         return np.asarray(embeddings @ (matrix * np.float32(self.scale)), dtype=np.float32)
 
 
-def basis_within(groups: Sequence[np.ndarray], source: str, *, rank: int | None = None) -> PublicBasis:
+def basis_within(
+    groups: Sequence[np.ndarray],
+    source: str,
+    *,
+    rank: int | None = None,
+    kinds: Sequence[Sequence[str]] | None = None,
+) -> PublicBasis:
     """Principal directions of public texts centred within each group.
 
     Args:
@@ -53,13 +59,23 @@ def basis_within(groups: Sequence[np.ndarray], source: str, *, rank: int | None 
             prompt, or a whole item catalogue. Centring within a group removes what comparisons cancel.
         source: in words, where the texts come from.
         rank: directions kept; None keeps all D, so that the basis is a rotation and loses nothing.
+        kinds: public label of each text (its style). The principal directions of the labels' means then
+            come first: they carry what the labels differ in, which plain variance mostly does not.
 
     Returns:
         The basis. Signs are fixed (largest entry positive), so that it is reproducible.
     """
     centred = np.concatenate([g.astype(np.float64) - g.astype(np.float64).mean(0) for g in groups])
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    vectors = vectors[:, ::-1][:, :rank]
+    scatter = centred.T @ centred
+    first = np.zeros((centred.shape[1], 0))
+    if kinds is not None:
+        labels = np.array([kind for group in kinds for kind in group])
+        means = np.stack([centred[labels == kind].mean(0) for kind in sorted(set(labels.tolist()))])
+        first = _leading(means.T @ means, len(means) - 1)  # the means sum to 0, so one direction is lost
+        rest = np.eye(len(scatter)) - first @ first.T
+        scatter = rest @ scatter @ rest
+    others = _leading(scatter, scatter.shape[0] - first.shape[1])
+    vectors = np.concatenate([first, others], axis=1)[:, :rank]
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
     pairs = sum(len(g) * (len(g) - 1) for g in groups)
     # the mean squared distance of two texts of a group is 2 n/(n-1) times their mean squared deviation
@@ -68,3 +84,9 @@ def basis_within(groups: Sequence[np.ndarray], source: str, *, rank: int | None 
     )
     scale = 1.0 / np.sqrt(squares / pairs)
     return PublicBasis(np.ascontiguousarray(vectors * signs, dtype=np.float32), float(scale), source)
+
+
+def _leading(scatter: np.ndarray, count: int) -> np.ndarray:
+    """Eigenvectors (D, count) of a symmetric matrix, by falling eigenvalue."""
+    _, vectors = np.linalg.eigh(scatter)
+    return np.asarray(vectors[:, ::-1][:, :count])

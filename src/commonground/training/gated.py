@@ -2,7 +2,7 @@
 
 The prompt before its last token is always read by the base model. Everything below the lowest adapted layer
 is frozen, so its output is computed once for each text and kept ("trunk"), as are the keys and values of the
-prompt in the adapted layers: a training step runs only the top layers over the answer, and the LM head only
+prompt in the adapted layers, whatever was asked before, in the same bits: a training step runs only the top layers over the answer, and the LM head only
 where an answer token is predicted. `GatedDecoder` uses this short path when it reproduces the model's own
 forward on a probe, and the model's own forward with its cache otherwise (other layouts, e.g. GPT-2).
 """
@@ -25,7 +25,6 @@ from commonground.training.texts import Ids
 Row = tuple[Ids, Ids]  # prompt, answer
 KeysValues = dict[int, tuple[Tensor, Tensor]]  # layer -> keys and values, each (R, heads, T, size)
 TOLERANCE = 1e-3  # nats a sequence, between the short path and the model's own forward
-AT_ONCE = 16  # answers of one prompt read together
 MASKED = torch.finfo(torch.float32).min
 
 
@@ -166,17 +165,12 @@ class GatedDecoder:
         start = len(prompt) - 1
         cache = _Prefix(self._read_prompt(prompt[:-1]))
         answers = dict(trunk.answers) if trunk else {}
-        for first in range(0, len(missing), AT_ONCE):
-            chunk = missing[first : first + AT_ONCE]
-            ids = torch.nn.utils.rnn.pad_sequence(
-                [torch.tensor((prompt[-1], *answer[:-1])) for answer in chunk], batch_first=True
-            )
+        for answer in missing:  # alone: a batch would round by what else is in it, and a resumed run differ
+            ids = torch.tensor([(prompt[-1], *answer[:-1])])
             hidden = self._decoder.embed_tokens(ids)
-            mask = _mask([start] * len(chunk), start, ids.shape[1])
-            positions = (start + torch.arange(ids.shape[1])).expand(len(chunk), -1)
-            hidden = self._run(hidden, range(self._lowest), cache, mask, positions)
-            for answer, state in zip(chunk, hidden, strict=True):
-                answers[answer] = state[: len(answer)].clone()
+            positions = start + torch.arange(len(answer))[None]
+            mask = _mask([start], start, len(answer))
+            answers[answer] = self._run(hidden, range(self._lowest), cache, mask, positions)[0].clone()
         kept = {layer: pair for layer, pair in cache.kept.items() if layer >= self._lowest}
         return _Trunk(kept, answers)
 

@@ -1,0 +1,129 @@
+"""The egress contract fails closed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from commonground.errors import EgressError
+from commonground.manifest import (
+    METRIC,
+    Manifest,
+    Receipt,
+    Sealed,
+    TensorSpec,
+    clip_update,
+    joint_norm,
+    seal,
+)
+
+MANIFEST = Manifest(
+    (TensorSpec("shared.a", (2, 2)), TensorSpec("shared.b", (3,))), clip=1.0, versions={"base": "0"}
+)
+
+
+def good() -> dict[str, np.ndarray]:
+    return {"shared.a": np.full((2, 2), 0.1, np.float32), "shared.b": np.full(3, 0.2, np.float32)}
+
+
+def test_a_good_update_is_sealed_with_a_receipt() -> None:
+    sealed = seal(MANIFEST, good(), round=4)
+    assert sealed.receipt.round == 4
+    assert sealed.receipt.bytes == 7 * 4
+    assert sealed.receipt.names == ("shared.a", "shared.b")
+    assert sealed.metrics == {METRIC: 1}
+    assert np.array_equal(sealed.tensors["shared.b"], good()["shared.b"])
+
+
+def test_tensors_of_a_sealed_message_cannot_be_changed() -> None:
+    source = good()
+    sealed = seal(MANIFEST, source, round=1)
+    source["shared.b"][:] = 9
+    assert sealed.tensors["shared.b"][0] == np.float32(0.2)
+    with pytest.raises(ValueError, match="read-only"):
+        sealed.tensors["shared.b"][0] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"private.v": np.zeros(2, np.float32)}, "the manifest allows exactly"),
+        ({"shared.a": None}, "the manifest allows exactly"),
+        ({"shared.a": np.zeros((4,), np.float32)}, r"shape \(4,\); the manifest says \(2, 2\)"),
+        ({"shared.a": np.zeros((2, 2), np.float64)}, "dtype float64; the manifest says float32"),
+        ({"shared.b": np.array([0, np.nan, 0], np.float32)}, "non-finite"),
+        ({"shared.b": np.array([0, np.inf, 0], np.float32)}, "non-finite"),
+        ({"shared.b": np.full(3, 2, np.float32)}, "L2 norm 3.46.*allows 1"),
+    ],
+)
+def test_anything_else_is_refused(change: dict[str, Any], words: str) -> None:
+    tensors = {name: value for name, value in (good() | change).items() if value is not None}
+    with pytest.raises(EgressError, match=words):
+        seal(MANIFEST, tensors, round=1)
+
+
+@pytest.mark.parametrize("metrics", [{"loss": 0.3}, {METRIC: 12}, {METRIC: 1, "norm": 2.0}, {}])
+def test_metrics_other_than_the_constant_are_refused(metrics: dict[str, Any]) -> None:
+    with pytest.raises(EgressError, match="metrics"):
+        seal(MANIFEST, good(), round=1, metrics=metrics)
+
+
+def test_an_error_text_is_refused_and_not_repeated() -> None:
+    with pytest.raises(EgressError) as caught:
+        seal(MANIFEST, good(), round=1, error="her prompt was: secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_nobody_but_seal_builds_a_message() -> None:
+    receipt = Receipt(1, "", 0, (), "")
+    with pytest.raises(EgressError, match="seal"):
+        Sealed(object(), good(), receipt)
+
+
+def test_noise_is_the_devices_exactly_when_the_manifest_says_so() -> None:
+    local = Manifest(MANIFEST.tensors, clip=1.0, noise_on_device=True)
+    noise = {name: np.full(value.shape, 5.0) for name, value in good().items()}
+    with pytest.raises(EgressError, match="noise on the device is False"):
+        seal(local, good(), round=1)
+    with pytest.raises(EgressError, match="noise on the device is True"):
+        seal(MANIFEST, good(), round=1, noise=noise)
+    sealed = seal(local, good(), round=1, noise=noise)
+    assert joint_norm(sealed.tensors) > 1  # the noise is added after the norm check
+
+
+def test_the_manifest_survives_a_round_trip_and_every_field_counts() -> None:
+    assert Manifest.from_dict(MANIFEST.to_dict()) == MANIFEST
+    others = [
+        Manifest(MANIFEST.tensors, clip=2.0, versions=MANIFEST.versions),
+        Manifest(MANIFEST.tensors[:1], clip=1.0, versions=MANIFEST.versions),
+        Manifest(MANIFEST.tensors, clip=1.0, noise_on_device=True, versions=MANIFEST.versions),
+        Manifest(MANIFEST.tensors, clip=1.0, versions={"base": "1"}),
+    ]
+    assert len({m.digest for m in [MANIFEST, *others]}) == 5
+    assert MANIFEST.size == 7
+
+
+@given(
+    arrays(np.float64, (5,), elements=st.floats(allow_nan=True, allow_infinity=True)),
+    st.floats(min_value=1e-6, max_value=1e6),
+)
+def test_a_clipped_update_always_fits(values: np.ndarray, clip: float) -> None:
+    """T3: adversarial local training (huge, NaN, infinite) leaves at most the clip."""
+    clipped = clip_update({"a": values[:2], "b": values[2:]}, clip)
+    assert joint_norm(clipped) <= clip * (1 + 1e-6)
+    if not np.isfinite(values).all():
+        assert joint_norm(clipped) == 0
+
+
+def test_clipping_is_joint_and_keeps_the_direction() -> None:
+    clipped = clip_update({"a": np.array([3.0]), "b": np.array([4.0])}, 1.0)
+    assert clipped["a"][0] == pytest.approx(0.6)
+    assert clipped["b"][0] == pytest.approx(0.8)
+    untouched = clip_update({"a": np.array([3.0]), "b": np.array([4.0])}, math.inf)
+    assert untouched["b"][0] == 4.0
