@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from commonground.privacy.statement import refuse_if_unaccounted, statement
 
 from commonground.comparisons import TAGS
 from commonground.evaluation.accuracy import (
@@ -25,6 +24,7 @@ from commonground.evaluation.accuracy import (
 from commonground.evaluation.erased import erased
 from commonground.evaluation.format_probe import format_probe
 from commonground.evaluation.welfare import welfare
+from commonground.privacy.statement import refuse_if_unaccounted, statement
 from commonground.randomness import generator
 from commonground.settings import to_dict
 from commonground.simulations.measure import Policy, margins
@@ -220,7 +220,19 @@ def _erased(world: World, rng: np.random.Generator, resamples: int) -> dict[str,
         return x, np.array([place[p] for p in world.owner[rows].tolist()], dtype=np.int64)
 
     learn, held = side(train), side(test)
-    return erased(*learn, *held, people=len(people), rng=rng, resamples=resamples)
+    texts = _about(world, train)
+    return erased(*learn, *held, people=len(people), rng=rng, resamples=resamples, texts=texts)
+
+
+def _about(world: World, rows: np.ndarray) -> np.ndarray:
+    """(n, 2) numbers of what each side of a comparison is about: its prompt, or the answer itself."""
+    numbers: dict[str, int] = {}
+    pairs = []
+    for row in rows.tolist():
+        comparison = world.table[row]
+        sides = (comparison.prompt or comparison.chosen, comparison.prompt or comparison.rejected)
+        pairs.append([numbers.setdefault(side, len(numbers)) for side in sides])
+    return np.array(pairs, dtype=np.int64)
 
 
 def _per_person(world: World, view: _View, accuracies: dict[str, np.ndarray]) -> dict[str, Any]:

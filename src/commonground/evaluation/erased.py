@@ -23,9 +23,11 @@ from commonground.evaluation.logistic import curvature_bound, fit, log_loss
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
+Mask = NDArray[np.bool_]
 # Prior precision of the weights, from strong to weak, where the rows have root mean square length 1.
 POOLED_RIDGES = (1000.0, 100.0, 10.0, 1.0)
 PERSONAL_RIDGES = (float("inf"), 16.0, 4.0, 1.0, 0.25)
+ASIDE = 0.4  # share of items or prompts set aside for that, where they are known
 VALIDATION = 0.25  # share of the training comparisons on which the ridges are chosen
 
 
@@ -52,6 +54,7 @@ def erased(
     resamples: int,
     directions: int = 16,
     permutations: int = 5,
+    texts: Ints | None = None,
 ) -> dict[str, Any]:
     """Held-out log-loss of a pooled model minus that of personal ones, and its permuted-person null.
 
@@ -65,6 +68,9 @@ def erased(
         resamples: bootstrap draws.
         directions: a personal residual moves only the first of the d directions, this many.
         permutations: how often the comparisons are dealt out at random.
+        texts: (n, 2) what the two sides of each training comparison are about (an item, a prompt), as
+            numbers. The ridges are then chosen on comparisons of things that were not trained on, as the
+            test is; chosen on known items they would let a residual learn the items by heart.
 
     Returns:
         nats, low, high (95 %, over people), people, bound = "lower", the two log-losses, the chosen ridges
@@ -82,13 +88,13 @@ def erased(
         return _nothing(directions, permutations)
     scale = _norm(train)
     train, test = train / scale, test / scale
-    held = rng.permutation(len(train)) < max(1, round(VALIDATION * len(train)))
+    inside, held = _try_on(len(train), texts, rng)
 
-    pooled_ridge, trial = _choose_pooled(train[~held], train[held])
+    pooled_ridge, trial = _choose_pooled(train[inside], train[held])
     full = fit(train[None], ridge=pooled_ridge, bound=curvature_bound(train[None]))[0]
     k = min(directions, train.shape[1])
     leading = _norm(train[:, :k])
-    inner = _Side(train[~held, :k] / leading, train_person[~held], train[~held] @ trial)
+    inner = _Side(train[inside, :k] / leading, train_person[inside], train[inside] @ trial)
     outer = _Side(train[held, :k] / leading, train_person[held], train[held] @ trial)
     learn = _Side(train[:, :k] / leading, train_person, train @ full)
     final = _Side(test[:, :k] / leading, test_person, test @ full)
@@ -98,7 +104,7 @@ def erased(
     found = interval(gain, resamples=resamples, rng=rng)
     nulls = []
     for _ in range(permutations):
-        shuffled, _ = _gain(_deal(sides, held, rng), people)
+        shuffled, _ = _gain(_deal(sides, (inside, held), rng), people)
         nulls.append(interval(shuffled, resamples=resamples, rng=rng))
     pooled_loss = person_mean(log_loss(final.offset), test_person, people)
     return found.to_dict("nats") | {
@@ -164,11 +170,30 @@ def _pad(side: _Side, people: int) -> tuple[Floats, Floats, Floats, Floats]:
     return rows, offset, mask, curvature_bound(rows)
 
 
-def _deal(sides: _Sides, held: NDArray[np.bool_], rng: np.random.Generator) -> _Sides:
+def _deal(sides: _Sides, parts: tuple[Mask, Mask], rng: np.random.Generator) -> _Sides:
     """The same comparisons dealt out at random: everybody keeps how many there are, not which."""
-    inner, outer, learn, final = (_Side(s.rows, rng.permutation(s.person), s.offset) for s in sides)
-    learn.person[~held], learn.person[held] = inner.person, outer.person
-    return inner, outer, learn, final
+    inner, outer, learn, final = sides
+    dealt, tested = rng.permutation(learn.person), rng.permutation(final.person)
+    return (
+        _Side(inner.rows, dealt[parts[0]], inner.offset),
+        _Side(outer.rows, dealt[parts[1]], outer.offset),
+        _Side(learn.rows, dealt, learn.offset),
+        _Side(final.rows, tested, final.offset),
+    )
+
+
+def _try_on(count: int, texts: Ints | None, rng: np.random.Generator) -> tuple[Mask, Mask]:
+    """Which training comparisons the ridges are tried on, (count,) each: learned from, and held out."""
+    if texts is not None:
+        number = int(texts.max()) + 1
+        aside = np.zeros(number, dtype=np.bool_)
+        aside[rng.permutation(number)[: round(ASIDE * number)]] = True
+        left, right = aside[texts[:, 0]], aside[texts[:, 1]]
+        inside, held = ~left & ~right, left & right
+        if inside.any() and held.any():
+            return inside, held
+    held = rng.permutation(count) < max(1, round(VALIDATION * count))
+    return ~held, held
 
 
 def _nothing(directions: int, permutations: int) -> dict[str, Any]:
