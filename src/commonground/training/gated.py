@@ -2,9 +2,10 @@
 
 The prompt before its last token is always read by the base model. Everything below the lowest adapted layer
 is frozen, so its output is computed once for each text and kept ("trunk"), as are the keys and values of the
-prompt in the adapted layers, whatever was asked before, in the same bits: a training step runs only the top layers over the answer, and the LM head only
-where an answer token is predicted. `GatedDecoder` uses this short path when it reproduces the model's own
-forward on a probe, and the model's own forward with its cache otherwise (other layouts, e.g. GPT-2).
+prompt in the adapted layers: a training step runs only the top layers over the answer, and the LM head only
+where an answer token is predicted. Each text is read alone, so its trunk has the same bits whatever was asked
+before. `GatedDecoder` uses this short path when it reproduces the model's own forward on a probe, and the
+model's own forward with its cache otherwise (other layouts, e.g. GPT-2).
 """
 
 from __future__ import annotations
