@@ -1,0 +1,121 @@
+"""The run in three plain sentences, computed from its numbers: who gains, the safety floor, the price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from commonground.report.words import (
+    count,
+    decimal,
+    dig,
+    epsilon,
+    excludes_zero,
+    mapping,
+    number,
+    percent,
+    plural,
+    points,
+    scientific,
+    size,
+    span,
+)
+
+
+def summary(result: Mapping[str, Any]) -> list[str]:
+    """Up to three sentences; one is left out when its numbers are missing.
+
+    Args:
+        result: a result.json.
+    """
+    return [sentence for sentence in (_gain(result), _safety(result), _price(result)) if sentence]
+
+
+def minority_words(result: Mapping[str, Any]) -> str:
+    """What 'minority' means in this run: planted where the truth is known, found otherwise."""
+    kind = result.get("minority_kind") or ("planted" if result.get("truth") else "low_agreement")
+    if kind == "planted":
+        return "the planted minority"
+    return "the people whose training comparisons agree least with the pooled model"
+
+
+def _gain(result: Mapping[str, Any]) -> str:
+    entry = mapping(result, "paired", "personal_minus_pooled")
+    mean = number(entry.get("mean"))
+    if mean is None:
+        return ""
+    personal = percent(dig(result, "policies", "personal", "taste", "accuracy"))
+    pooled = percent(dig(result, "policies", "pooled", "taste", "accuracy"))
+    text = (
+        f"Personal models get {personal} of people's held-out taste comparisons right, "
+        f"one pooled model {pooled}: {_verdict(entry, 'on average')}"
+    )
+    few = mapping(entry, "minority")
+    if number(few.get("mean")) is not None:
+        who = f"{minority_words(result)} ({plural(few.get('people'), 'person', 'people')})"
+        text += f"; for {who} it is {_difference(few)}"
+    return text + "."
+
+
+def _verdict(entry: Mapping[str, Any], who: str) -> str:
+    mean, apart = number(entry.get("mean")) or 0.0, excludes_zero(entry)
+    shown = f"{_points(entry)} {who}"
+    if apart is None:
+        return f"a difference of {shown}, which is too few people for an interval"
+    inside = f"95\N{NO-BREAK SPACE}% interval {span(entry.get('low'), entry.get('high'))}"
+    if not apart:
+        return (
+            f"a difference of {shown}, but its {inside} covers 0, so this run does not show a gain or a loss"
+        )
+    gain = f"a {'gain' if mean > 0 else 'loss'} of {decimal(100 * abs(mean), 1)} points {who}"
+    return f"{gain} ({inside})"
+
+
+def _difference(entry: Mapping[str, Any]) -> str:
+    apart = excludes_zero(entry)
+    if apart is None:
+        return f"{_points(entry)} (no interval: too few people)"
+    inside = span(entry.get("low"), entry.get("high"))
+    return f"{_points(entry)} ({inside}{'' if apart else ', which covers 0'})"
+
+
+def _points(entry: Mapping[str, Any]) -> str:
+    return f"{points(entry.get('mean'))} points"
+
+
+def _safety(result: Mapping[str, Any]) -> str:
+    shared = mapping(result, "policies", "shared", "safety")
+    if number(shared.get("accuracy")) is None:
+        return ""
+    inside = span(shared.get("low"), shared.get("high"))
+    text = f"On safety the shared model gets {percent(shared.get('accuracy'))} right"
+    text += f" (95\N{NO-BREAK SPACE}% interval {inside})" if inside else ""
+    base = number(dig(result, "policies", "base", "safety", "accuracy"))
+    personal = number(dig(result, "policies", "personal", "safety", "accuracy"))
+    others = [f"the base {percent(base)}"] if base is not None else []
+    others += [f"personal models {percent(personal)}"] if personal is not None else []
+    return text + (", " + " and ".join(others) if others else "") + "."
+
+
+def _price(result: Mapping[str, Any]) -> str:
+    shared, private = mapping(result, "privacy", "shared"), mapping(result, "privacy", "private")
+    if not shared and not private:
+        return ""
+    parts = []
+    if shared:
+        delta = f", delta {scientific(shared.get('delta'))}" if number(shared.get("delta")) else ""
+        parts.append(
+            f"the shared adapter costs epsilon {epsilon(shared.get('epsilon'))}{delta} "
+            f"per {shared.get('unit') or 'person'}"
+        )
+    if private:
+        unit = private.get("unit") or "comparison"
+        parts.append(f"a private adapter epsilon {epsilon(private.get('epsilon'))} per {unit}")
+    text = "The price in privacy: " + ", ".join(parts)
+    egress = mapping(result, "egress")
+    if number(egress.get("messages")) is not None:
+        left = f"{plural(egress.get('messages'), 'sealed message')} ({size(egress.get('bytes'))})"
+        private_count = number(egress.get("private_tensors"))
+        none = "no private tensor" if private_count == 0 else f"{count(private_count)} private tensors"
+        text += f"; {left} left the devices and {none} did" if private_count is not None else f"; {left} left"
+    return text + "."
