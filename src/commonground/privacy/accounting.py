@@ -177,7 +177,7 @@ def epsilon_gaussian(mu: float, delta: float) -> float:
     if mu == math.inf:
         return math.inf
     low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # zCDP's bound
-    for _ in range(200):
+    while high - low > 1e-13 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if _delta_gaussian(middle, mu) <= delta else (middle, high)
     return high

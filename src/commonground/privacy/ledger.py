@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS entries (
     UNIQUE (run, mechanism, person, key)
 )
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS by_person ON entries (person, unit, mechanism)"
 _INSERT = "INSERT INTO entries VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?)"
 _HISTORY = "SELECT q, z, SUM(steps) FROM entries WHERE unit = ? AND person = ? {} GROUP BY q, z"
 
@@ -55,6 +57,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(_SCHEMA)
+            self._db.execute(_INDEX)
 
     def reserve(
         self,
@@ -171,7 +174,7 @@ class Ledger:
     def _check(self, person: str, charge: Charge, cap: tuple[float, float], unit: str) -> None:
         limit, delta = cap
         for history in self._worst(person, unit):
-            after = epsilon_composed((*history, charge), delta, self.accountant)
+            after = _epsilon((*history, charge), delta, self.accountant)
             if not after <= limit * (1 + SLACK):
                 raise PrivacyError(
                     f"{charge.steps} more step(s) would bring epsilon to {after:.6g} at delta {delta:g}; "
@@ -207,6 +210,12 @@ class Ledger:
             raise StorageError(
                 f"ledger {self.path}: {error}", hint="nothing may be released until the ledger can be written"
             ) from error
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(history: tuple[Charge, ...], delta: float, accountant: str) -> float:
+    """Most people of a round have the same history, so it is worth remembering."""
+    return epsilon_composed(history, delta, accountant)
 
 
 def _charge(cost: Mapping[str, float] | tuple[float, float, int]) -> Charge:

@@ -49,12 +49,15 @@ def clip_per_pair(gradients: Mapping[str, Tensor], clip: float) -> tuple[dict[st
     norms = torch.where(finite, norms, 0.0)
     # clamp keeps the division away from 0, and the factor exactly 1 inside the bound.
     factors = torch.ones_like(norms) if clip == math.inf else clip / norms.clamp(min=clip)
+    subnormal = bool((factors < torch.finfo(torch.float32).tiny).any())
     sums = {}
     for name, value in gradients.items():
         wide = value if value.dtype == torch.float64 else value.float()
         if not finite.all():
             wide = torch.where(finite.view(*finite.shape, *[1] * (value.dim() - 2)), wide, 0.0)
-        sums[name] = torch.einsum("pb,pb...->p...", factors.to(wide.dtype), wide)
+        # A factor below float32's normal range has lost bits there, and with them the bound.
+        precise = wide.double() if subnormal else wide
+        sums[name] = torch.einsum("pb,pb...->p...", factors.to(precise.dtype), precise).to(wide.dtype)
     return sums, norms
 
 
