@@ -84,9 +84,7 @@ def test_nothing_to_measure_is_none() -> None:
 
 def test_worst_decile_is_the_mean_of_the_worst_tenth() -> None:
     margins = np.ones(100)
-    margins[
-        :20
-    ] = -1.0  # persons 0 and 1 wrong throughout, of 20 people with 5 comparisons... person = i // 10
+    margins[:20] = -1.0  # four of the 20 people have nothing right
     found = policy_table(
         margins,
         np.arange(100) // 5,

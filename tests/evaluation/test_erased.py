@@ -124,3 +124,38 @@ def test_500_people_with_384_features_take_seconds() -> None:
     found = erased(train, owner, test, test_owner, people=500, rng=np.random.default_rng(1), resamples=500)
     assert found["low"] > 0
     assert time.process_time() - started < 30  # a loose bound: the machine may be busy
+
+
+def test_ridges_are_chosen_on_things_nobody_trained_on() -> None:
+    """People's noise on known items repeats in their other pairs; an unknown item has none of it."""
+    people, items, d = 60, 40, 16
+    draws = np.random.default_rng(1)
+    features = draws.standard_normal((items, d)) / np.sqrt(d)
+    liked = 3.0 * draws.standard_normal((people, items))  # learned by heart it predicts, but only known items
+
+    def pairs(pool: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        owner = np.repeat(np.arange(people), count)
+        pair = np.array([draws.choice(pool, 2, replace=False) for _ in owner])
+        better = liked[owner, pair[:, 0]] > liked[owner, pair[:, 1]]
+        pair = np.where(better[:, None], pair, pair[:, ::-1])
+        return features[pair[:, 0]] - features[pair[:, 1]], owner, pair
+
+    x, owner, pair = pairs(np.arange(28), 40)
+    test, test_owner, _ = pairs(np.arange(28, items), 20)
+
+    def nats(texts: np.ndarray | None) -> float:
+        rng = np.random.default_rng(2)
+        found = erased(x, owner, test, test_owner, people=people, rng=rng, resamples=50, texts=texts)
+        return float(found["nats"])
+
+    assert nats(None) < -0.05  # trusted on known items, the residuals cost a lot on unknown ones
+    assert nats(pair) > -0.02
+
+
+def test_texts_that_leave_nothing_to_try_on_fall_back() -> None:
+    train, owner = population(20, 10, 0.8, 2.0, 1)
+    same = np.zeros((len(train), 2), dtype=np.int64)
+    found = erased(
+        train, owner, train, owner, people=20, rng=np.random.default_rng(1), resamples=20, texts=same
+    )
+    assert found["nats"] is not None

@@ -60,6 +60,12 @@ def test_intervals_are_in_per_cent_and_asymmetric() -> None:
     assert figure["layout"]["yaxis"]["ticktext"] == ["Pooled", "odd"]
 
 
+def test_no_privacy_curve_where_no_epsilon_is_claimed(result: Result) -> None:
+    few = result | {"privacy": {"shared": {"epsilon": None, "meaningful": False}}}
+    assert figures.privacy(few) is None
+    assert figures.privacy(result) is not None
+
+
 def test_histogram_counts_everybody_once_and_zero_is_one_bar(result: Result) -> None:
     figure = figures.distribution(result)
     assert figure is not None

@@ -31,10 +31,12 @@ def test_a_gain() -> None:
     gain, safety, price = summary(run(0.051, 0.04, 0.062, few))
     assert f"71.1{NB}%" in gain
     assert f"a gain of 5.1 points on average (95{NB}% interval 4.0 to 6.2)" in gain
-    assert "agree least with the pooled model (12 people) it is +20.0 points (15.0 to 25.0)" in gain
+    assert (
+        "agree least with the pooled model (12 people) the difference is +20.0 points (15.0 to 25.0)" in gain
+    )
     assert f"shared model gets 91.0{NB}% right" in safety
-    assert "epsilon 8, delta 2.0e−3 per person" in price
-    assert "epsilon none stated per comparison" in price
+    assert "costs epsilon 8 at delta 2.0e−3 per person" in price
+    assert "each private adapter claims no epsilon per comparison" in price
     assert "1 sealed message" in price
     assert "no private tensor did" in price
 
@@ -72,3 +74,12 @@ def test_private_tensors_that_left_are_not_hidden() -> None:
 
 def test_nothing_known_nothing_said() -> None:
     assert summary({}) == []
+
+
+def test_no_epsilon_where_people_are_too_few_and_none_without_noise() -> None:
+    result = run(0.05, 0.04, 0.06)
+    result["privacy"]["shared"] = {"unit": "person", "epsilon": None, "delta": 0.01, "meaningful": False}
+    result["privacy"]["private"] = {"unit": "comparison", "epsilon": "inf"}
+    price = summary(result)[-1]
+    assert "the shared adapter claims no epsilon per person (too few people)" in price
+    assert "each private adapter has no privacy guarantee per comparison" in price

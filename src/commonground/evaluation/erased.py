@@ -27,8 +27,8 @@ Mask = NDArray[np.bool_]
 # Prior precision of the weights, from strong to weak, where the rows have root mean square length 1.
 POOLED_RIDGES = (1000.0, 100.0, 10.0, 1.0)
 PERSONAL_RIDGES = (float("inf"), 16.0, 4.0, 1.0, 0.25)
-ASIDE = 0.4  # share of items or prompts set aside for that, where they are known
 VALIDATION = 0.25  # share of the training comparisons on which the ridges are chosen
+ASIDE = 0.4  # share of items or prompts set aside for that, where they are known
 
 
 @dataclass(frozen=True)

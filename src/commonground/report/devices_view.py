@@ -27,7 +27,8 @@ def rows(values: Any) -> list[tuple[str, Any]]:
     """A mapping as (name, text or nested rows) for the template; [] for anything else."""
     if not isinstance(values, Mapping):
         return []
-    return [(str(k).replace("_", " "), _cell(str(k), v)) for k, v in values.items()]
+    known = {str(k): v for k, v in values.items() if v is not None or k == "epsilon"}
+    return [(k.replace("_", " "), _cell(k, v)) for k, v in known.items()]
 
 
 def _cell(key: str, value: Any) -> Any:
@@ -35,13 +36,13 @@ def _cell(key: str, value: Any) -> Any:
         return rows(value) or "none"
     if isinstance(value, (list, tuple)):
         return [("", _cell("", v)) for v in value] if value else "none"
-    if key in {"delta"}:
+    if key == "delta":
         return scientific(value)
-    return epsilon(value) if key == "epsilon" else plain(value)
+    return epsilon(value) if key in {"epsilon", "epsilon_rdp", "epsilon_prv"} else plain(value)
 
 
 def data_rows(values: Any) -> list[tuple[str, Any]]:
-    """How much feedback there was, who was left out and which rows were bad."""
+    """A mapping, e.g. of how much feedback there was, as (name, text or lines); nesting is told in words."""
     shown = []
     for name, value in mapping(values).items():
         lines = _bad_rows(value) if name == "bad_rows" else _lines(value)
@@ -53,11 +54,15 @@ def data_rows(values: Any) -> list[tuple[str, Any]]:
 def _lines(value: Any) -> list[str]:
     """A value as lines; nested names are joined: 'taste, all ratings equal: 3'."""
     if isinstance(value, Mapping):
-        inner = [(str(k).replace("_", " "), line) for k, v in value.items() for line in _lines(v)]
-        return [f"{k}, {line}" if ": " in line else f"{k}: {line}" for k, line in inner] or ["none"]
+        joined = [
+            f"{str(k).replace('_', ' ')}{', ' if isinstance(v, Mapping) and v else ': '}{line}"
+            for k, v in value.items()
+            for line in _lines(v)
+        ]
+        return joined or ["none"]
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value] or ["none"]
-    return [count(value) if number(value) is not None else plain(value)]
+    return [count(value) if isinstance(value, int) and not isinstance(value, bool) else plain(value)]
 
 
 def _bad_rows(value: Any) -> list[str]:
@@ -85,6 +90,7 @@ def egress(result: Mapping[str, Any]) -> View | None:
     }
     names = [str(n) for n in found.get("tensors") or ()]
     clip = number(manifest.get("clip"))
+    meaningful = dig(result, "privacy", "shared", "meaningful") is not False
     return {
         "messages": count(found.get("messages")),
         "bytes": size(found.get("bytes")),
@@ -99,7 +105,7 @@ def egress(result: Mapping[str, Any]) -> View | None:
             (
                 plain(dig(r, "round")),
                 size(dig(r, "bytes")),
-                epsilon(dig(r, "epsilon")),
+                epsilon(dig(r, "epsilon")) if meaningful else "not claimed",
                 ", ".join(str(n) for n in dig(r, "names") or ()),
                 str(dig(r, "digest") or MISSING),
             )

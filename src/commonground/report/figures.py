@@ -14,7 +14,7 @@ import numpy as np
 from commonground.report.drawing import Figure, bars, figure, layout, name_axis, rule, safe, titled, trace
 from commonground.report.words import dig, label, mapping, number, percent, points, span
 
-ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal")
+ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal", "sft")
 FEW = 30  # up to this many people are drawn one by one
 BIN = 5  # width of a histogram bin, percentage points
 
@@ -104,10 +104,10 @@ def curves(result: Mapping[str, Any], tag: str) -> Figure | None:
 
 
 def privacy(result: Mapping[str, Any]) -> Figure | None:
-    """Epsilon of the shared adapter spent after each round, and where it will end."""
+    """Epsilon of the shared adapter spent after each round."""
     rows = _rounds(result, "shared", "epsilon")
-    if not rows:
-        return None
+    if not rows or dig(result, "privacy", "shared", "meaningful") is False:
+        return None  # no pretty curve where the statement claims no number
     x, y = [r["round"] for r in rows], [r["epsilon"] for r in rows]
     line = {"color": "var(--shared)", "width": 2.5, "shape": "hv"}
     data = [

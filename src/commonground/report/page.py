@@ -60,10 +60,9 @@ def render_page(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         view["config"] = _pretty(view["config"])
     figures = {f["id"]: f["figure"] for view in views for f in view["figures"].values()}
     data = _embeddable(figures)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
+    template = _environment().get_template("page.html")
+    return str(
+        template.render(
             parts=views,
             figures=Markup(data),  # JSON with every < > & written as an escape
             plotly=Markup(get_plotlyjs()),  # the library's own text

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from commonground.report.words import (
+    claimed,
     count,
     decimal,
     dig,
-    epsilon,
     excludes_zero,
     mapping,
     number,
@@ -33,7 +33,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 
 def minority_words(result: Mapping[str, Any]) -> str:
     """What 'minority' means in this run: planted where the truth is known, found otherwise."""
-    kind = result.get("minority_kind") or ("planted" if result.get("truth") else "low_agreement")
+    kind = dig(result, "minority", "source") or ("planted" if result.get("truth") else "")
     if kind == "planted":
         return "the planted minority"
     return "the people whose training comparisons agree least with the pooled model"
@@ -53,7 +53,7 @@ def _gain(result: Mapping[str, Any]) -> str:
     few = mapping(entry, "minority")
     if number(few.get("mean")) is not None:
         who = f"{minority_words(result)} ({plural(few.get('people'), 'person', 'people')})"
-        text += f"; for {who} it is {_difference(few)}"
+        text += f"; for {who} the difference is {_difference(few)}"
     return text + "."
 
 
@@ -103,15 +103,10 @@ def _price(result: Mapping[str, Any]) -> str:
         return ""
     parts = []
     if shared:
-        delta = f", delta {scientific(shared.get('delta'))}" if number(shared.get("delta")) else ""
-        parts.append(
-            f"the shared adapter costs epsilon {epsilon(shared.get('epsilon'))}{delta} "
-            f"per {shared.get('unit') or 'person'}"
-        )
+        parts.append(f"the shared adapter {_cost(shared, 'person')}")
     if private:
-        unit = private.get("unit") or "comparison"
-        parts.append(f"a private adapter epsilon {epsilon(private.get('epsilon'))} per {unit}")
-    text = "The price in privacy: " + ", ".join(parts)
+        parts.append(f"each private adapter {_cost(private, 'comparison')}")
+    text = "The price in privacy: " + " and ".join(parts)
     egress = mapping(result, "egress")
     if number(egress.get("messages")) is not None:
         left = f"{plural(egress.get('messages'), 'sealed message')} ({size(egress.get('bytes'))})"
@@ -119,3 +114,13 @@ def _price(result: Mapping[str, Any]) -> str:
         none = "no private tensor" if private_count == 0 else f"{count(private_count)} private tensors"
         text += f"; {left} left the devices and {none} did" if private_count is not None else f"; {left} left"
     return text + "."
+
+
+def _cost(budget: Mapping[str, Any], unit: str) -> str:
+    found, unit = claimed(budget), str(budget.get("unit") or unit)
+    if number(budget.get("epsilon")) is None:
+        if found.startswith("unlimited"):
+            return f"has no privacy guarantee per {unit}"
+        return f"claims no epsilon per {unit}" + (found.removeprefix("not claimed") or "")
+    delta = f" at delta {scientific(budget.get('delta'))}" if number(budget.get("delta")) else ""
+    return f"costs epsilon {found}{delta} per {unit}"

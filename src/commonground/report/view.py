@@ -25,8 +25,8 @@ from commonground.report.results_view import (
 from commonground.report.summary import minority_words, summary
 from commonground.report.words import (
     POLICIES,
+    claimed,
     count,
-    dig,
     label,
     mapping,
     number,
@@ -37,6 +37,7 @@ from commonground.report.words import (
 from commonground.report.writing_view import writing
 
 View = dict[str, Any]
+SAID = {"neighbours", "adversary", "meaningful", "epsilon_if_many", "epsilon_if_many_is"}  # in the statement
 
 
 def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
@@ -63,14 +64,14 @@ def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
         "welfare": welfare(result),
         "calibration": calibration(policies, names),
         "attainable": attainable(policies, names),
-        "truth": rows(result.get("truth")),
+        "truth": data_rows(result.get("truth")),
         "writing": writing(result),
         "erased": erased(result),
         "format_probe": format_probe(result),
         "egress": egress(result),
         "statement": statement(result),
         "budgets": [
-            (name, rows(dig(result, "privacy", name)))
+            (name, rows({k: v for k, v in mapping(result, "privacy", name).items() if k not in SAID}))
             for name in ("shared", "private")
             if mapping(result, "privacy", name)
         ],
@@ -95,10 +96,10 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, what in (("shared", "shared adapter"), ("private", "private adapter")):
         budget = mapping(privacy, name)
         if budget:
-            found = number(budget.get("epsilon"))
-            tiles.append(
-                (f"ε {found:.3g}" if found is not None else "ε ∞", what, f"per {budget.get('unit')}")
-            )
+            text = claimed(budget)
+            shown = {"unlimited": "ε ∞", "not": "no ε"}.get(text.split()[0], f"ε {text}")
+            stated = number(budget.get("epsilon")) is not None
+            tiles.append((shown, what, f"per {budget.get('unit') or 'person'}" if stated else text))
     if number(sent.get("private_tensors")) is not None:
         all_sent = f"in {plural(sent.get('messages'), 'message')}, {size(sent.get('bytes'))}"
         tiles.append((count(sent.get("private_tensors")), "private tensors left a device", all_sent))

@@ -122,11 +122,21 @@ def duration(value: Any) -> str:
 
 
 def epsilon(value: Any) -> str:
-    """A privacy budget; infinity and absence are said in words."""
-    if value in ("inf", "Infinity") or (isinstance(value, float) and math.isinf(value)):
+    """A privacy budget, a number or its text; infinity and absence are said in words."""
+    try:
+        found = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if math.isinf(found):
         return "unlimited (no guarantee)"
-    found = number(value)
-    return "none stated" if found is None else f"{found:.3g}"
+    return "not claimed" if math.isnan(found) else f"{found:.3g}"
+
+
+def claimed(budget: Mapping[str, Any]) -> str:
+    """The epsilon that a claim makes; people too few for a meaningful delta get no number."""
+    if budget.get("meaningful") is False and epsilon(budget.get("epsilon")) == "not claimed":
+        return "not claimed (too few people)"
+    return epsilon(budget.get("epsilon"))
 
 
 def scientific(value: Any) -> str:

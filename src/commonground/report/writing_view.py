@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from commonground.report.figures import ORDER, colour
+from commonground.report.figures import colour, order
 from commonground.report.words import decimal, dig, label, mapping, number, percent
-
-SHOWN = ("base", "pooled", "local", "shared", "personal", "sft")
 
 
 def _whole(value: Any) -> str:
@@ -51,7 +49,7 @@ def writing(result: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _order(policies: Mapping[str, Any]) -> list[str]:
-    return [p for p in SHOWN if p in policies] + [p for p in policies if p not in SHOWN]
+    return order(policies)
 
 
 def _answers(answers: Mapping[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
@@ -63,7 +61,7 @@ def _answers(answers: Mapping[str, Any], prompts: list[str]) -> list[dict[str, A
             "texts": [
                 {
                     "label": label(p),
-                    "colour": colour(p) if p in ORDER else "var(--muted)",
+                    "colour": colour(p),
                     "text": str(answers[p][i]),
                 }
                 for p in _order(answers)
