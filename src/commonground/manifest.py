@@ -7,6 +7,7 @@ and client code can send nothing but a `Sealed`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ class Manifest:
         tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values["tensors"])
         return cls(tensors, float(values["clip"]), bool(values["noise_on_device"]), dict(values["versions"]))
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form; server and device compare it before anything is sent."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=True)

@@ -25,8 +25,8 @@ REWARD: dict[str, Any] = {
     "privacy.private.clip": 0.3,
     "privacy.private.steps": 40,
     "privacy.private.sampling": 0.25,
-    "privacy.private.rate": 1.5,
-    "privacy.private.ridge": 0.1,
+    "privacy.private.rate": 3.0,
+    "privacy.private.ridge": 0.02,
     "strategy.average": True,
 }
 POLICY: dict[str, Any] = {
