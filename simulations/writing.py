@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from commonground.adapters import PRIVATE, SHARED, ModelCard
 from commonground.data.starter import STYLES, taste_prompts
 from commonground.evaluation.writing import on_topic_share, repetition, style_rate, words
 from commonground.simulations.measure import Policy
 from commonground.simulations.world import World
-from commonground.training.model import Tensors
 from commonground.training.policy import PolicyModel
+from commonground.training.writing import Request
 
 # Written for this and in no training set, so that they are held out for everybody.
 PROMPTS = (
@@ -45,33 +47,62 @@ def write_samples(
     if not prompts:
         return {"prompts": [], "people": []}
     people = world.evaluated[:PEOPLE].tolist()
-    common: dict[str, list[str]] = {}
+    model = _model(policies)
+    texts = _texts(model, policies, prompts, len(people), world.config.evaluation.tokens)
     entries = []
     for place, person in enumerate(people):
-        answers = {}
-        for name, policy in policies.items():
-            if policy.private is None:  # the same for everybody: written once
-                if name not in common:
-                    common[name] = _write(world, policy, None, prompts)
-                answers[name] = common[name]
-            else:
-                own = {key: value[place] for key, value in policy.private.items()}
-                answers[name] = _write(world, policy, own, prompts)
         likes = liked_style(world, person)
-        model = _model(next(iter(policies.values())))
+        answers = {name: texts[name, place if policies[name].private else None] for name in policies}
+        features = {name: _features(model, likes, prompts, written) for name, written in answers.items()}
         entries.append(
             {
                 "person": world.population.people[person].id,
                 "likes": likes,
                 "answers": answers,
-                "features": {
-                    name: _features(model, likes, prompts, texts) for name, texts in answers.items()
-                },
+                "features": features,
             }
         )
         if tick is not None:
-            tick("answers written", place + 1, len(people))
+            tick("answers measured", place + 1, len(people))
     return {"prompts": prompts, "people": entries}
+
+
+def _texts(
+    model: PolicyModel, policies: Mapping[str, Policy], prompts: Sequence[str], people: int, tokens: int
+) -> dict[tuple[str, int | None], list[str]]:
+    """Answers to every prompt by (policy, place of the person, or None where it is the same for all)."""
+    keys: list[tuple[str, int | None]] = []
+    requests: list[Request] = []
+    for name, policy in policies.items():
+        for place in range(people) if policy.private is not None else [None]:
+            own = None
+            if policy.private is not None:
+                own = {key: value[place] for key, value in policy.private.items()}
+            keys.append((name, place))
+            requests += [Request(prompt, policy.shared, own) for prompt in prompts]
+    written = model.generate_each(requests, tokens=tokens)
+    return {key: written[k * len(prompts) : (k + 1) * len(prompts)] for k, key in enumerate(keys)}
+
+
+def save_adapters(world: World, policies: Mapping[str, Policy], folder: Path) -> None:
+    """The released shared adapter and the written-out people's private ones, in PEFT's layout with a card.
+
+    Args:
+        world: the world of a policy run.
+        policies: as in `write_samples`.
+        folder: `shared/` and `private/PERSON/` are written into it.
+    """
+    model, config = _model(policies), world.config
+    claim, own = world.claim, world.private_claim
+    taste, safety = config.data.taste, config.data.safety
+    words = f"taste: {taste.source}, safety: {safety.source}"
+    personal = policies["personal"]
+    card = ModelCard(config.rounds, len(world.eligible), claim.epsilon, claim.delta, claim.unit, words)
+    model.adapters.save(SHARED, personal.shared or {}, folder / "shared", card)
+    for place, person in enumerate(world.evaluated[:PEOPLE].tolist()):
+        tensors = {key: value[place] for key, value in (personal.private or {}).items()}
+        card = ModelCard(config.rounds, 1, own.epsilon, own.delta, own.unit, words)
+        model.adapters.save(PRIVATE, tensors, folder / "private" / world.population.people[person].id, card)
 
 
 def liked_style(world: World, person: int) -> str | None:
@@ -88,12 +119,8 @@ def liked_style(world: World, person: int) -> str | None:
     return max(rates, key=lambda style: rates[style]) if rates else None
 
 
-def _model(policy: Policy) -> PolicyModel:
-    return cast(PolicyModel, policy.model)
-
-
-def _write(world: World, policy: Policy, private: Tensors | None, prompts: Sequence[str]) -> list[str]:
-    return _model(policy).generate(prompts, policy.shared, private, tokens=world.config.evaluation.tokens)
+def _model(policies: Mapping[str, Policy]) -> PolicyModel:
+    return cast(PolicyModel, next(iter(policies.values())).model)
 
 
 def _features(

@@ -26,7 +26,7 @@ class ModelConfig:
 
     kind: str = "reward"
     base: str = ""
-    layers: int = 8
+    layers: int = 4
     rank: int = 8
     form: str = "linear"
     dims: int = 8

@@ -32,7 +32,7 @@ REWARD: dict[str, Any] = {
 POLICY: dict[str, Any] = {
     "loss.name": "dpo",
     "loss.beta": 0.1,
-    "loss.sft": 1.0,
+    "loss.sft": 5.0,
     "shared.rate": 1e-3,
     "shared.steps": 4,
     "shared.batch": 2,
@@ -40,8 +40,8 @@ POLICY: dict[str, Any] = {
     "privacy.private.epsilon": float("inf"),
     "privacy.private.clip": 1.0,
     "privacy.private.steps": 30,
-    "privacy.private.sampling": 0.06,
-    "privacy.private.rate": 1e-3,
+    "privacy.private.sampling": 0.05,
+    "privacy.private.rate": 3e-3,
     "privacy.private.ridge": 0.0,
     "strategy.average": False,
 }
@@ -129,6 +129,7 @@ def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: Pri
         settings=loss_settings(config, flip=private.flip_probability if label else None),
         optimiser=cast(Any, adaptive),
         average_from=0.5 if noisy else 1.0,
+        decay=config.model.kind == "policy",
         flip_probability=private.flip_probability if label else 0.0,
     )
     return Plan(shared_plan, private_plan, cast(Schedule, config.schedule), config.seed)

@@ -34,7 +34,7 @@ def update(
     gradients: Tensors,
     state: Tensors,
     steps: Tensor,
-    rate: float,
+    rate: float | Tensor,
     ridge: float,
 ) -> tuple[Tensors, Tensors]:
     """One step.
@@ -45,7 +45,7 @@ def update(
         gradients: the same names and shapes.
         state: what `init` or an earlier call gave.
         steps: (P,) steps already taken by each person.
-        rate: step size.
+        rate: step size, one for all or (P,).
         ridge: decoupled pull towards zero: parameters shrink by `rate * ridge` a step.
 
     Returns:
@@ -63,5 +63,6 @@ def update(
             first = moments[f"m.{key}"] / (1 - BETA1**count)
             second = moments[f"v.{key}"] / (1 - BETA2**count)
             direction = first / (second.sqrt() + TINY)
-        after[key] = value - rate * (direction + ridge * value)
+        size = rate if isinstance(rate, float) else rate.reshape(-1, *[1] * (value.dim() - 1))
+        after[key] = value - size * (direction + ridge * value)
     return after, moments

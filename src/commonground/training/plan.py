@@ -55,6 +55,7 @@ class PrivatePlan:
         clip: L2 bound on each pair's gradient (infinity without DP).
         noise_multiplier: noise std on the sum of clipped gradients is `noise_multiplier * clip`.
         rate: step size.
+        decay: True lets the step size fall linearly to zero over the lifetime.
         ridge: pull towards zero.
         average_from: fraction of the lifetime after which iterates are averaged; 1 = last iterate.
         flip_probability: of randomised response on each label (mechanism `label`), else 0.
@@ -73,6 +74,7 @@ class PrivatePlan:
     settings: LossSettings
     optimiser: OptimiserName = "sgd"
     average_from: float = 0.5
+    decay: bool = False
     flip_probability: float = 0.0
 
 

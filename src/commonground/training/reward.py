@@ -27,7 +27,7 @@ from commonground.randomness import generator
 from commonground.training.basis import PublicBasis
 from commonground.training.model import Part, Rows, Tensors
 
-HIDDEN = 8  # rank of A in the tanh form
+HIDDEN = 8  # rank of A in the tanh form, where the basis has so many directions
 Form = Literal["linear", "tanh"]
 
 
@@ -83,10 +83,11 @@ class RewardModel:
         for tag in self.tags:
             size = features.bases[tag].dims
             if form == "tanh":
-                draws = generator(seed, "public", "A", tag).standard_normal((size, HIDDEN))
+                rank = min(HIDDEN, size)
+                draws = generator(seed, "public", "A", tag).standard_normal((size, rank))
                 rows = np.linalg.qr(draws)[0].T
                 self._first[f"shared.{tag}.A"] = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
-                self._first[f"shared.{tag}.u"] = torch.zeros(HIDDEN)
+                self._first[f"shared.{tag}.u"] = torch.zeros(rank)
             else:
                 self._first[f"shared.{tag}.u"] = torch.zeros(size)
 
@@ -191,7 +192,7 @@ class RewardModel:
                 continue
             active = parts.get(tag)
             if active is None:
-                active = torch.zeros(*side.shape, HIDDEN)
+                active = torch.zeros(*side.shape, shared[f"shared.{tag}.u"].shape[-1])
             inner = here * shared[f"shared.{tag}.u"][:, None] * (1 - active.square())
             slopes[f"shared.{tag}.A"] = inner[..., None] * values[:, :, None]
             slopes[f"shared.{tag}.u"] = here * active

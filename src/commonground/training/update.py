@@ -197,11 +197,11 @@ def private_phase(
 ) -> PrivateState:
     """Up to `steps` more steps on the private adapters, at a frozen shared adapter.
 
-    Every step is a subsampled Gaussian mechanism per comparison: a Poisson draw at `plan.sampling`, each
-    pair's gradient clipped to `plan.clip`, noise of std `noise_multiplier * clip` on the sum, and the
-    public denominator `sampling * cap`. An empty draw is a step of noise alone. A person whose lifetime
-    steps are spent is left exactly as she was. Draws are keyed by (person, lifetime step): however the
-    steps are cut into visits, they are the same.
+    With noise, every step is a subsampled Gaussian mechanism per comparison: a Poisson draw at
+    `plan.sampling`, each pair's gradient clipped to `plan.clip`, noise of std `noise_multiplier * clip` on
+    the sum, and the public denominator `sampling * cap`. An empty draw is a step of noise alone. A person
+    whose lifetime steps are spent is left exactly as she was. Draws are keyed by (person, lifetime step):
+    however the steps are cut into visits, they are the same.
 
     Args:
         model: the preference model.
@@ -223,8 +223,11 @@ def private_phase(
         if not active.any():
             break
         gradient = _private_gradient(model, people, shared, state, plan, seed, stream)
+        rate: float | torch.Tensor = plan.rate
+        if plan.decay:
+            rate = plan.rate * (1 - state.steps / plan.steps).clamp(min=0)
         adapter, moments = optimiser.update(
-            plan.optimiser, state.adapter, gradient, state.moments, state.steps, plan.rate, plan.ridge
+            plan.optimiser, state.adapter, gradient, state.moments, state.steps, rate, plan.ridge
         )
         averaged = active & (state.steps >= int(plan.average_from * plan.steps))
         state = PrivateState(
@@ -250,7 +253,7 @@ def _private_gradient(
     for person, rows, step in zip(people.index, people.rows, steps, strict=True):
         mine = np.concatenate([rows[tag] for tag in plan.tags])
         if plan.sampling < 1:
-            mine = mine[generator(seed, stream, "poisson", person, step).random(len(mine)) < plan.sampling]
+            mine = _draw(mine, plan, generator(seed, stream, "poisson", person, step))
         drawn.append(mine)
     rows_ = person_rows(drawn)
     if plan.flip_probability > 0:
@@ -274,6 +277,14 @@ def _private_gradient(
         return sums
     counts = rows_.mask.sum(1).clamp(min=1)
     return {k: v / counts.reshape(-1, *[1] * (v.dim() - 1)) for k, v in sums.items()}
+
+
+def _draw(rows: np.ndarray, plan: PrivatePlan, coins: np.random.Generator) -> np.ndarray:
+    """One step's comparisons: independent coins, or, where no noise asks for them, always as many."""
+    if plan.noise_multiplier > 0:
+        return rows[coins.random(len(rows)) < plan.sampling]
+    count = min(len(rows), max(1, round(plan.sampling * plan.cap)))
+    return coins.choice(rows, count, replace=False)
 
 
 def _flips(people: People, rows: Rows, plan: PrivatePlan, seed: int, stream: str) -> torch.Tensor:
