@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,8 @@ import numpy as np
 
 from commonground.errors import RunFolderError, StorageError
 
+# What reading an archive that is none, or not whole, can raise.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _ARRAY = "__array__"
 _TEXT = "__state__"
 
@@ -49,11 +52,16 @@ def load_state(path: Path) -> dict[str, Any] | None:
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         state: dict[str, Any] = _unpack(json.loads(arrays[_TEXT].tobytes()), arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise RunFolderError(
-            f"checkpoint {path} cannot be read: {error}", hint="delete it to start the run over"
+            f"checkpoint {path} cannot be read: {damage(error)}", hint="delete it to start the run over"
         ) from error
     return state
+
+
+def damage(error: BaseException) -> str:
+    """Why an archive cannot be read; what numpy and zipfile say about one that is none means little."""
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is damaged"
 
 
 def write_atomically(path: Path, data: bytes, replace: Callable[[Path, Path], None] = os.replace) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from commonground.errors import RunFolderError, StrategyError
 from commonground.manifest import Manifest
-from commonground.server.checkpoint import write_atomically
+from commonground.server.checkpoint import DAMAGE, damage, write_atomically
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.registry import check_composition, get_strategy, is_linear
 
@@ -102,8 +102,11 @@ class Job:
                     spec.name: archive[spec.name].astype(spec.dtype).reshape(spec.shape)
                     for spec in Manifest.from_dict(self.manifest).tensors
                 }
-        except (OSError, ValueError, KeyError) as error:
-            raise RunFolderError(f"{self.arm}: initial arrays {self.initial}: {error}") from error
+        except DAMAGE as error:
+            raise RunFolderError(
+                f"{self.arm}: initial arrays {self.initial} cannot be read: {damage(error)}",
+                hint="delete the file and resume",
+            ) from error
 
     @property
     def checkpoint_file(self) -> Path:

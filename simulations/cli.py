@@ -5,17 +5,23 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted and resumable.
 
 from __future__ import annotations
 
+import itertools
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from commonground import __version__
 from commonground.errors import CommonGroundError, InputError, InterruptedRunError, RunFolderError
+from commonground.simulations.mishaps import storage_errors, terminated_as_interrupted
 from commonground.simulations.output import Output, RunProgress
 
 # Nothing phones home, whatever the libraries' own defaults are.
@@ -24,17 +30,52 @@ for _name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
 for _name in ("FLWR_DISABLE_UPDATE_CHECK", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are no news; their end is an error of ours
+
+
+class Commands(TyperGroup):
+    """The commands; a wrong option is answered like every other bad input."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run; leaves by SystemExit."""
+        words = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(words, *rest, **extra)
+            sys.exit(code or 0)
+        except click.exceptions.NoArgsIsHelpError as error:  # the help is already printed
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else self.name
+            fault = InputError(error.format_message(), hint=f"{path} --help shows what is accepted")
+            Output(_asks_for_json(words)).failed(fault)
+            sys.exit(fault.exit_code)
+        except click.Abort:
+            sys.exit(InterruptedRunError.exit_code)
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Whether the envelope is asked for, where the command line could not be read as a whole."""
+    return "--format=json" in words or any(pair == ("--format", "json") for pair in itertools.pairwise(words))
+
 
 app = typer.Typer(
     name="commonground",
-    help="Federated preference learning: a shared safety floor, and a private part that stays on the device.",
+    cls=Commands,
+    help="Federated preference learning: a shared safety floor, and a private part that stays on the device."
+    "\n\nExample: `commonground simulate people=300 rounds=40 --out runs/first`",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Look at and check configurations.", no_args_is_help=True)
-data_app = typer.Typer(help="Look at and check data.", no_args_is_help=True)
+config_app = typer.Typer(
+    help="Look at and check configurations.\n\nExample: `commonground config show people=300`",
+    no_args_is_help=True,
+)
+data_app = typer.Typer(
+    help="Look at and check data.\n\nExample: `commonground data check ratings-folder`", no_args_is_help=True
+)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 
@@ -51,13 +92,18 @@ def _run(format: str, work: Callable[[Output], dict[str, Any]]) -> None:
     try:
         if format not in ("text", "json"):
             raise InputError(f"--format is {format!r}; accepted: text, json")
-        output.done(work(output))
+        with terminated_as_interrupted(), storage_errors("the output"):
+            output.done(work(output))
     except CommonGroundError as error:
         output.failed(error)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
         output.failed(InterruptedRunError("stopped"))
         raise typer.Exit(InterruptedRunError.exit_code) from error
+    except Exception as error:  # a fault of the program: the traceback is for whoever mends it
+        if output.as_json:
+            output.failed(CommonGroundError(f"{type(error).__name__}: {error}"))
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -83,10 +129,8 @@ def simulate(
     """
 
     def work(output: Output) -> dict[str, Any]:
-        from commonground.report.table import headline_table
-        from commonground.settings import load_config
         from commonground.simulations.folder import REPORT, RunFolder
-        from commonground.simulations.runner import simulate as run
+        from commonground.simulations.settings import read_settings
 
         if resume is not None:
             if overrides or config is not None or out is not None:
@@ -95,8 +139,12 @@ def simulate(
                 )
             folder, settings = resume, RunFolder(resume).config()
         else:
-            settings = load_config(config, overrides or ())
-            folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+            settings = read_settings(config, overrides or ())
+            folder = out or _new_folder()
+        # After the settings: a typo is answered before the heavy libraries are loaded.
+        from commonground.report.table import headline_table
+        from commonground.simulations.runner import simulate as run
+
         with RunProgress(output) as progress:
             result = run(settings, folder, progress)
         output.show(
@@ -120,15 +168,19 @@ def demo(
     def work(output: Output) -> dict[str, Any]:
         from commonground.report.page import build_page
         from commonground.report.table import headline_table
-        from commonground.settings import load_config
         from commonground.simulations.folder import REPORT
         from commonground.simulations.parts import PARTS, part_file
         from commonground.simulations.runner import simulate as run
+        from commonground.simulations.settings import read_settings
 
         parts = []
         for name, title in PARTS.items():
-            with part_file(name) as file, RunProgress(output) as progress:
-                result = run(load_config(file), out / name, progress)
+            try:
+                with part_file(name) as file, RunProgress(output) as progress:
+                    result = run(read_settings(file), out / name, progress)
+            except InterruptedRunError as error:
+                again = f"go on with: commonground demo --out {shlex.quote(str(out))}"
+                raise InterruptedRunError(error.message, hint=again) from error
             parts.append((title, result))
             output.show(title, headline_table(result), "")
         build_page(parts, out / REPORT)
@@ -161,7 +213,11 @@ def report(
                 raise RunFolderError(f"{folder} holds no finished run: there is no {RESULT}")
             parts.append((folder.name if len(folders) > 1 else "", result))
         page = out or folders[0] / REPORT
-        build_page(parts, page)
+        try:
+            build_page(parts, page)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            names = ", ".join(str(folder / RESULT) for folder in folders)
+            raise RunFolderError(f"{names}: no whole result: {type(error).__name__}: {error}") from error
         output.show(f"report: {page}")
         return {"report": str(page)}
 
@@ -177,9 +233,10 @@ def config_show(overrides: Overrides = None, config: ConfigFile = None, format: 
 
     def work(output: Output) -> dict[str, Any]:
         from commonground.recipe import resolve
-        from commonground.settings import load_config, to_dict, to_yaml
+        from commonground.settings import to_dict, to_yaml
+        from commonground.simulations.settings import read_settings
 
-        settings = resolve(load_config(config, overrides or ()))
+        settings = resolve(read_settings(config, overrides or ()))
         output.show(to_yaml(settings).rstrip())
         return {"config": to_dict(settings)}
 
@@ -194,9 +251,9 @@ def config_check(overrides: Overrides = None, config: ConfigFile = None, format:
     """
 
     def work(output: Output) -> dict[str, Any]:
-        from commonground.settings import load_config
+        from commonground.simulations.settings import read_settings
 
-        load_config(config, overrides or ())
+        read_settings(config, overrides or ())
         output.show("the configuration is fine")
         return {"faults": []}
 
@@ -218,19 +275,31 @@ def data_check(
 
         found = check_path(path)
         for key, value in found.items():
-            if key != "bad_rows":
-                output.show(f"{key}: {value}")
+            if key not in ("bad_rows", "config") and value not in ("", {}):
+                words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+                output.show(f"{key.replace('_', ' ')}: {words}")
         bad = found.get("bad_rows") or {}
         output.show(f"bad rows: {bad.get('count', 0)}", *(f"  {line}" for line in bad.get("first", ())))
+        output.show("use it with:", *(f"  {line}" for line in found.get("config", ())))
         return found
 
     _run(format, work)
 
 
+def _new_folder() -> Path:
+    """runs/TIME, with a number where two runs begin in the same second."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    tries = (Path("runs") / (name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
+    return next(folder for folder in tries if not folder.exists())
+
+
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # names that are no text must not end a command
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     app(prog_name="commonground")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -97,6 +97,13 @@ def _store(run: str) -> Store:
     return Store(Path(run) / "state")
 
 
+def close_stores() -> None:
+    """Forget the open store: a later run of this process may use a folder of the same name."""
+    if _store.cache_info().currsize:
+        _store(current_run()[0]).close()
+    _store.cache_clear()
+
+
 @functools.lru_cache(maxsize=4096)
 def _epsilon(claim: SharedClaim, round: int) -> str:
     return f"{claim.epsilon_after(round):.6g}"

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from commonground.config import Config
-from commonground.errors import ConfigError, RunFolderError, StorageError
+from commonground.errors import ConfigError, InterruptedRunError, RunFolderError, StorageError
 from commonground.server.checkpoint import write_atomically
 from commonground.settings import load_config, to_yaml
+from commonground.simulations.mishaps import storage_errors
 
 CONFIG, EVENTS, RESULT, REPORT, LOCK = "config.yaml", "events.jsonl", "result.json", "report.html", ".lock"
+LOG = "devices.log"  # what devices logged, where they did
+SCHEMA = 1
+NEEDED = (
+    "config", "versions", "seconds", "peak_memory_mb", "simulation_only", "policies", "paired",
+    "format_probe", "erased", "privacy", "egress",
+)  # fmt: skip
+ANOTHER = "choose another --out"
+OURS = (LOCK, f"{CONFIG}.part")  # what a run leaves that was killed before it had written its configuration
 
 
 class RunFolder:
@@ -34,7 +45,15 @@ class RunFolder:
         return self.path / "state"
 
     def check(self, config: Config) -> None:
-        """Refuse a folder that this configuration cannot use, before anything is computed or written."""
+        """Refuse a folder that this configuration cannot use, before anything is computed or written.
+
+        Raises:
+            RunFolderError: a file, in use, of another configuration, or full of other things.
+        """
+        with storage_errors(self.path, ANOTHER):
+            self._check(config)
+
+    def _check(self, config: Config) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"--out {self.path} is a file; a new or empty folder is needed")
         kept = self.path / CONFIG
@@ -43,9 +62,9 @@ class RunFolder:
                 raise RunFolderError(
                     f"{self.path} holds a run of another configuration ({kept})",
                     hint="choose another --out, or resume that run: commonground simulate --resume "
-                    + str(self.path),
+                    + shlex.quote(str(self.path)),
                 )
-        elif self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir()):
+        elif self.path.is_dir() and any(entry.name not in OURS for entry in self.path.iterdir()):
             raise RunFolderError(
                 f"{self.path} is not empty and holds no run; a new or empty folder is needed"
             )
@@ -57,36 +76,69 @@ class RunFolder:
         try:
             return load_config(self.path / CONFIG)
         except ConfigError as error:
-            raise RunFolderError(f"{self.path / CONFIG} is damaged: {error.faults[0]}") from error
+            raise RunFolderError(
+                f"{self.path / CONFIG} is damaged: {error.faults[0]}",
+                hint="mend it, or choose another folder",
+            ) from error
 
     @contextmanager
     def claim(self, config: Config) -> Iterator[None]:
         """Hold the folder for this process and write its configuration first.
 
+        Where the run fails before it has kept anything, the folder is as it was before.
+
         Raises:
             RunFolderError: another process runs here, or the folder is of another configuration.
             StorageError: the disk refused.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        self.check(config)
+        made = self._make()
         lock = FileLock(self.path / LOCK)
+        fresh = not (self.path / CONFIG).is_file()
         try:
-            lock.acquire(timeout=0)
+            with storage_errors(self.path, ANOTHER):
+                lock.acquire(timeout=0)
+                fresh = not (self.path / CONFIG).is_file()  # nobody else can write it from here on
+                self._check(config)
+                self._sweep()
+            if fresh:
+                write_atomically(self.path / CONFIG, to_yaml(config).encode())
+            yield
         except Timeout as error:
             raise RunFolderError(
                 f"{self.path} is in use by another run", hint="wait for it, or choose another --out"
             ) from error
-        except OSError as error:
-            raise StorageError(f"cannot write to {self.path}: {error.strerror}") from error
-        try:
-            self.check(config)
-            if not (self.path / CONFIG).is_file():
-                write_atomically(self.path / CONFIG, to_yaml(config).encode())
-            yield
+        except InterruptedRunError:
+            raise
+        except Exception:
+            if fresh:
+                self._undo(made)
+            raise
         finally:
             lock.release()
+
+    def _make(self) -> list[Path]:
+        """Make the folder; returns what was missing, innermost first."""
+        with storage_errors(self.path, ANOTHER):
+            missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+        return missing
+
+    def _undo(self, made: list[Path]) -> None:
+        """Leave nothing of a run that has kept no round (unless devices logged why)."""
+        with suppress(OSError):
+            entries = {entry.name for entry in self.path.iterdir()}
+            if entries <= {CONFIG, LOCK, EVENTS, self.state.name} and not any(self.state.glob("*/*.npz")):
+                shutil.rmtree(self.state, ignore_errors=True)
+                for name in (EVENTS, CONFIG, LOCK):
+                    (self.path / name).unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove the half files of a run that was killed while it wrote one."""
+        for file in (*self.path.glob("*.part"), *self.path.glob(".*.part"), *self.state.glob("**/*.part")):
+            file.unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's result, or None; raises `RunFolderError` if the file is damaged."""
@@ -96,9 +148,13 @@ class RunFolder:
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunFolderError(f"{file} is damaged: {error}") from error
-        if not isinstance(result, dict) or result.get("schema") != 1:
-            raise RunFolderError(f"{file} is no result of schema 1")
+            raise RunFolderError(
+                f"{file} is damaged: {error}", hint=f"delete {file} and resume the run to build it again"
+            ) from error
+        if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+            raise RunFolderError(f"{file} is no result of schema {SCHEMA}")
+        if missing := [key for key in NEEDED if key not in result]:
+            raise RunFolderError(f"{file} is no whole result; it lacks {', '.join(missing)}")
         return result
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -140,11 +196,11 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and "arm" in event and "round" in event:
+        if isinstance(event, dict) and isinstance(event.get("round"), int) and "arm" in event:
             events.append(event)
     return events

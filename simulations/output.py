@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from commonground.errors import CommonGroundError, ConfigError
+from commonground.errors import CommonGroundError, ConfigError, InterruptedRunError
 
 SCHEMA_VERSION = "1"
 EVERY = 5.0  # seconds between lines where there is no terminal
@@ -26,8 +27,8 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console()
-        self.err = Console(stderr=True, highlight=False)
+        self.out = Console(emoji=False)
+        self.err = Console(stderr=True, highlight=False, emoji=False)
 
     def say(self, text: str) -> None:
         """A line of prose, to stderr."""
@@ -46,6 +47,10 @@ class Output:
 
     def failed(self, error: CommonGroundError) -> None:
         """One clear line (all of them for a configuration), and what to do next."""
+        with suppress(OSError):  # where nothing can be written, the exit code still says it
+            self._failed(error)
+
+    def _failed(self, error: CommonGroundError) -> None:
         if self.as_json:
             fields: dict[str, Any] = {
                 "error_code": error.error_code,
@@ -55,6 +60,8 @@ class Output:
             if isinstance(error, ConfigError):
                 fields["faults"] = list(error.faults)
             self._envelope({"status": "error"} | fields)
+        if isinstance(error, InterruptedRunError):
+            self.say(error.message if error.hint is None else f"{error.message}; {error.hint}")
             return
         for line in error.message.splitlines():
             self.say(f"error: {line}")
@@ -63,6 +70,7 @@ class Output:
 
     def _envelope(self, fields: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION} | fields, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
 
 
 class RunProgress:
@@ -74,7 +82,7 @@ class RunProgress:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._live = output.err.is_terminal
+        self._live = output.err.is_terminal and not output.err.is_dumb_terminal
         self._last = 0.0
         self._began = time.monotonic()
         self._tasks: dict[str, Any] = {}

@@ -30,7 +30,7 @@ from commonground.settings import to_dict
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.store import Store
 from commonground.simulations.world import World
-from commonground.simulations.writing import write_samples
+from commonground.simulations.writing import save_adapters, write_samples
 
 if TYPE_CHECKING:
     from commonground.simulations.folder import RunFolder
@@ -55,19 +55,22 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
     reference = _reference(world, world.test_rows)
     found = {name: _margins(world, policy, world.test_rows, reference) for name, policy in policies.items()}
     view = _View(world, policies["pooled"])
-    rng = lambda name: generator(world.config.seed, "bootstrap", name)  # noqa: E731
-    options = {"resamples": world.config.evaluation.resamples}
+    resamples = world.config.evaluation.resamples
+
+    def rng(name: str) -> np.random.Generator:
+        return generator(world.config.seed, "bootstrap", name)
+
     tables = {
         name: policy_table(
             values,
             view.person,
-            view.tags,
+            {str(tag): mask for tag, mask in view.tags.items()},
             people=view.people,
             rng=rng(name),
             groups=view.groups,
             minority=view.minority,
             attainable=view.attainable,
-            **options,
+            resamples=resamples,
         )
         for name, values in found.items()
     }
@@ -85,9 +88,9 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "simulation_only": True,
         "policies": tables,
-        "paired": paired(accuracies, rng=rng("paired"), minority=view.minority, **options),
-        "format_probe": _format(world, rng("format"), options["resamples"]),
-        "erased": _erased(world, rng("erased"), options["resamples"]),
+        "paired": paired(accuracies, rng=rng("paired"), minority=view.minority, resamples=resamples),
+        "format_probe": _format(world, rng("format"), resamples),
+        "erased": _erased(world, rng("erased"), resamples),
         "privacy": claims,
         "egress": _egress(world, trained, folder.state),
         "curves": {
@@ -102,6 +105,7 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
     }
     if world.models["shared"].kind == "policy":
         result["writing"] = write_samples(world, policies)
+        save_adapters(world, policies, folder.path / "adapters")
     return result
 
 
@@ -147,7 +151,8 @@ def _margins(world: World, policy: Policy, rows: np.ndarray, reference: np.ndarr
     """Rewards, or implicit rewards beta log(pi / pi_0): what the policy has learned to prefer."""
     if policy.model.kind == "reward":
         return margins(world, policy, rows)
-    return float(world.config.loss.beta or 1) * (margins(world, policy, rows) - reference)
+    found: np.ndarray = float(world.config.loss.beta or 1) * (margins(world, policy, rows) - reference)
+    return found
 
 
 def _privacy(world: World, trained: Trained) -> dict[str, Any]:
@@ -271,7 +276,7 @@ def _truth(world: World) -> dict[str, Any] | None:
 
 def reproduce(path: Path) -> str:
     """The command that makes this run again from its own configuration."""
-    return f"commonground simulate --config {shlex.quote(str(path.name))}/config.yaml --out again"
+    return f"commonground simulate --config {shlex.quote(str(path / 'config.yaml'))} --out again"
 
 
 def _versions() -> dict[str, str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from commonground.config import Config
-from commonground.errors import InterruptedRunError
+from commonground.embeddings import cache_folder
+from commonground.errors import CommonGroundError, RunFolderError, StorageError
 from commonground.randomness import generator
 from commonground.recipe import resolve
 from commonground.report.page import build_page
@@ -18,15 +21,18 @@ from commonground.server.checkpoint import write_atomically
 from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
-from commonground.simulations.engine import environment, run_job
-from commonground.simulations.folder import REPORT, Events, RunFolder
+from commonground.simulations.devices import STREAM, close_stores
+from commonground.simulations.engine import Runtime, environment, run_job
+from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
+from commonground.simulations.mishaps import device_log, resumable, storage_errors
 from commonground.simulations.result import assemble
+from commonground.simulations.settings import anchored, refuse_unfit_strategy
 from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central, settle
 from commonground.simulations.store import Store
 from commonground.simulations.world import Arm, World, build_world
-from commonground.strategies.registry import check_composition, get_strategy
 
+STORE = "private.sqlite"
 CURVE_PEOPLE = 200  # people on whom learning curves are drawn
 
 
@@ -79,31 +85,32 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
         StorageError: the disk refused.
     """
     progress = progress or Silent()
-    config = resolve(config)
+    config = anchored(resolve(config))
+    refuse_unfit_strategy(config)
     folder = RunFolder(out)
     folder.check(config)
     if (done := folder.result()) is not None:
         if not (out / REPORT).is_file():
             build_page([("", done)], out / REPORT)
         return done
-    get_strategy(config.strategy.name, config.strategy.options)
-    noisy = bool(np.isfinite(config.privacy.shared.epsilon))
-    check_composition(config.strategy.name, config.privacy.trust, noisy)
     began = time.monotonic()
-    try:
-        world = build_world(config, progress.stage)
-        with folder.claim(config):
-            worlds.adopt(str(out.resolve()), world)
-            with environment({"COMMONGROUND_RUN": str(out.resolve())}):
-                trained = _train(world, folder, progress)
-            result = assemble(world, trained, folder, began)
+    with resumable(out, CONFIG), storage_errors(folder.state), folder.claim(config), device_log(out / LOG):
+        # The cache of embeddings is another folder, hence another hint.
+        with storage_errors(cache_folder(), "delete it, or set COMMONGROUND_CACHE to another folder"):
+            world = build_world(config, progress.stage)
+        worlds.adopt(str(out.resolve()), world)
+        with environment({"COMMONGROUND_RUN": str(out.resolve())}):
+            trained = _train(world, folder, progress)
+        progress.stage("measuring", 0, 1)
+        result = assemble(world, trained, folder, began)
+        # The page first: where there is a result.json, everything is there.
+        build_page([("", result)], out / REPORT)
+        try:
             folder.write_result(result)
-            build_page([("", result)], out / REPORT)
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            f"stopped; what is done is kept in {out}",
-            hint=f"go on with: commonground simulate --resume {out}",
-        ) from error
+        except BaseException:
+            (out / REPORT).unlink(missing_ok=True)
+            raise
+        progress.stage("measuring", 1, 1)
     return result
 
 
@@ -113,20 +120,26 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
     arms: list[Arm] = ["shared"] if _same_arms(world) else ["shared", "pooled"]
     jobs = {arm: _job(world, folder, arm) for arm in arms}
     done = {arm: load_outcome(Job.load(path)).round for arm, path in jobs.items()}
+    if any(done.values()) and not (folder.state / STORE).is_file():
+        raise RunFolderError(
+            f"{folder.state / STORE} is missing: the private states of a run with rounds done are gone",
+            hint=f"delete {folder.state} to start over",
+        )
     events = Events(folder, {str(arm): round for arm, round in done.items()})
-    curve = _Curve(world, events, progress)
     outcomes: dict[Arm, Outcome] = {}
-    for arm in arms:
-        with environment({"COMMONGROUND_ARM": arm}):
-            outcomes[arm] = run_job(
-                jobs[arm],
-                config.runtime,
-                world.people,
-                on_round=curve.add,
-                device="simulation",  # type: ignore[arg-type]
-            )
     store = Store(folder.state)
     try:
+        curve = _Curve(world, store, jobs, events, progress)
+        for arm in arms:
+            with environment({"COMMONGROUND_ARM": arm}), _explained(store, folder):
+                outcomes[arm] = run_job(
+                    jobs[arm],
+                    cast(Runtime, config.runtime),
+                    world.people,
+                    on_round=curve.add,
+                    device="simulation",
+                )
+                curve.finished(arm)
         if world.models["shared"].kind == "reward":
             settle(world, store, _released(outcomes["shared"]), progress.stage)
         personal = personal_adapters(world, store, config.rounds + 1)
@@ -138,6 +151,7 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
         )
     finally:
         store.close()
+        close_stores()
     shared, pooled = world.models["shared"], world.models["pooled"]
     learned = _released(outcomes["shared"])
     averaged = _released(outcomes.get("pooled", outcomes["shared"]))
@@ -207,14 +221,38 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
     return path
 
 
+@contextmanager
+def _explained(store: Store, folder: RunFolder) -> Iterator[None]:
+    """Devices never say why they failed; where it was the disk, say so, else where it is written.
+
+    Raises:
+        StorageError: a device failed, and the store of all devices cannot be written.
+    """
+    try:
+        yield
+    except CommonGroundError as error:
+        if type(error) is not CommonGroundError:
+            raise
+        try:
+            store.write("trial", 0, 0, {"room": np.zeros(16384)})
+        except StorageError as refused:
+            raise refused from error
+        if (folder.path / LOG).is_file():
+            error.hint = f"{folder.path / LOG} says why"
+        raise
+
+
 class _Curve:
     """Turns round events into lines of events.jsonl, with the accuracies of the shared adapter so far.
 
     A policy run draws no curve: scoring a language model each round would cost more than training it.
     """
 
-    def __init__(self, world: World, events: Events, progress: Progress) -> None:
-        self.world, self.events, self.progress = world, events, progress
+    def __init__(
+        self, world: World, store: Store, jobs: dict[Arm, Path], events: Events, progress: Progress
+    ) -> None:
+        self.world, self.store, self.events, self.progress = world, store, events, progress
+        self.jobs = {arm: Job.load(path) for arm, path in jobs.items()}
         few = world.evaluated
         if len(few) > CURVE_PEOPLE:
             draws = generator(world.config.seed, "curve").choice(few, CURVE_PEOPLE, replace=False)
@@ -225,6 +263,8 @@ class _Curve:
     def add(self, event: RoundEvent) -> None:
         """One round of one arm."""
         arm: Arm = "pooled" if event.arm == "pooled" else "shared"
+        if self.jobs[arm].private:
+            self._learned(event.people, event.round)
         line: dict[str, Any] = {
             "arm": event.arm,
             "round": event.round,
@@ -241,6 +281,18 @@ class _Curve:
             line |= self._accuracies(arm, event.averaged if event.averaged is not None else event.arrays)
         self.events.add(line)
         self.progress.round(line, self.world.config.rounds)
+
+    def finished(self, arm: Arm) -> None:
+        """The last private phase of an arm is done."""
+        self._learned(self.jobs[arm].final_private, self.world.config.rounds + 1)
+
+    def _learned(self, people: Sequence[int], round: int) -> None:
+        """A private phase answers the same whether it worked or not; in a simulation we may look."""
+        missing = [person for person in people if not self.store.has(STREAM, person, round)]
+        if missing:
+            raise CommonGroundError(
+                f"round {round}: the private phase of {len(missing)} of {len(people)} devices failed"
+            )
 
     def _accuracies(self, arm: Arm, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         from commonground.simulations.devices import tensors

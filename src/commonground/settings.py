@@ -17,17 +17,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from commonground.config import Config
 from commonground.errors import ConfigError
-from commonground.rules import RULES
+from commonground.rules import RULES, Rule
 
 Places = dict[str, str]
 
 
-def load_config(file: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(file: Path | None, overrides: Sequence[str] = (), rules: Sequence[Rule] = RULES) -> Config:
     """Read a configuration file and `key=value` overrides.
 
     Args:
         file: a YAML file, or None.
         overrides: dotted assignments; they win over the file.
+        rules: what the values must obey.
 
     Returns:
         The configuration with the user's values, checked but not resolved.
@@ -52,18 +53,21 @@ def load_config(file: Path | None, overrides: Sequence[str] = ()) -> Config:
             continue
         values = _merge(values, typing.cast(dict[str, Any], part))
         places[key.strip()] = f"command line: {key.strip()}"
-    return config_from(values, places, faults)
+    return config_from(values, places, faults, rules)
 
 
 def config_from(
-    values: Mapping[str, Any], places: Places | None = None, faults: Sequence[str] = ()
+    values: Mapping[str, Any],
+    places: Places | None = None,
+    faults: Sequence[str] = (),
+    rules: Sequence[Rule] = RULES,
 ) -> Config:
     """A checked configuration from plain values; see `load_config`."""
     found = list(faults)
     clean = _check(Config, values, "", places or {}, found)
     config = typing.cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), clean)))
     wrong = {fault.split(":", 1)[0] for fault in found}
-    for rule in RULES:
+    for rule in rules:
         found += [
             f"{(places or {}).get(key, key)}: {message}"
             for key, message in rule(config)
@@ -181,5 +185,7 @@ def _convert(hint: Any, value: Any) -> tuple[bool, Any, str]:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return fits, value, "a list of texts, e.g. [safety,taste]"
     if typing.get_origin(hint) is dict:
-        return isinstance(value, Mapping), value, "a mapping"
+        texts = typing.get_args(hint)[1] is str
+        fits = isinstance(value, Mapping) and not (texts and any(type(v) is not str for v in value.values()))
+        return fits, value, "a mapping of names to texts" if texts else "a mapping"
     raise TypeError(f"no check for {hint!r}")

@@ -1,0 +1,79 @@
+"""The configuration as the command line reads it: the kernel's rules, and those about strategies.
+
+The kernel knows no strategy, so whether one exists, takes its options and fits the noise is checked here,
+together with everything else: a file with several faults is answered with all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from commonground.config import Config
+from commonground.errors import CommonGroundError, ConfigError
+from commonground.rules import RULES, Fault
+from commonground.settings import load_config
+
+PLAIN = "fedavg"  # needs no import of Flower to be known as good
+
+
+def read_settings(file: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """`load_config` with the rules about strategies; raises `ConfigError` with every fault."""
+    return load_config(file, overrides, (*RULES, strategy_fits))
+
+
+def strategy_fits(config: Config) -> Iterator[Fault]:
+    """The strategy exists, takes its options, and may be used with this privacy."""
+    name, options = config.strategy.name, config.strategy.options
+    if name == PLAIN and not options:
+        return
+    from commonground.strategies.registry import check_composition, get_strategy
+
+    try:
+        get_strategy(name, options)
+        check_composition(name, config.privacy.trust, math.isfinite(config.privacy.shared.epsilon))
+    except CommonGroundError as error:
+        key, _, rest = error.message.partition(" ")
+        if not key.startswith("strategy."):
+            key, rest = "strategy.name", error.message
+        elif "=" in key:  # strategy.name=krum compares ...
+            key, value = key.split("=", 1)
+            rest = f"{value} {rest}"
+        message = rest.removeprefix("is ")
+        yield key, message if error.hint is None else f"{message}; {error.hint}"
+    except Exception as error:
+        if ":" not in name:
+            raise
+        # Importing a user's own module runs it, and it can raise anything.
+        yield "strategy.name", f"{name!r} cannot be used: {type(error).__name__}: {first_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def refuse_unfit_strategy(config: Config) -> None:
+    """Raise `ConfigError` where `strategy_fits` finds a fault."""
+    faults = [f"{key}: {message}" for key, message in strategy_fits(config)]
+    if faults:
+        raise ConfigError(faults)
+
+
+def anchored(config: Config) -> Config:
+    """A copy in which local paths are absolute, so that a run can be resumed from anywhere."""
+    full = copy.deepcopy(config)
+    for part in (full.data.taste, full.data.safety):
+        part.path = _absolute(part.path)
+    full.model.base = _absolute(full.model.base)
+    return full
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser() if name else None
+    try:
+        return str(path.resolve()) if path is not None and path.exists() else name
+    except OSError:  # a name that no file system takes is no local path
+        return name
