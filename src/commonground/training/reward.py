@@ -138,7 +138,7 @@ class RewardModel:
         chosen, rejected = chosen.detach().requires_grad_(), rejected.detach().requires_grad_()
         zero = torch.zeros_like(chosen)
         losses = loss(reward_scores(chosen, rejected, zero, zero), settings)
-        slopes = torch.autograd.grad(losses.sum(), (chosen, rejected))
+        slopes = torch.autograd.grad(losses.sum(), (chosen, rejected), materialize_grads=True)
         gradients: Tensors = {}
         for side, parts, slope in zip(sides, (chosen_parts, rejected_parts), slopes, strict=True):
             weight = slope * rows.mask
