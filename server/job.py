@@ -41,6 +41,9 @@ class Job:
         final_private: people who run one last private phase after the last round.
         participations: most rounds that one person takes part in (trust=local), or None.
         eligible: people who may be drawn; None is everybody. People of split `unseen` never are.
+        ledger: file of the privacy ledger that every round is charged in before it begins, or None.
+        charge: (sampling, noise multiplier) of one round, or of one message where `participations` caps them.
+        unit: what the ledger's claim protects: person | comparison.
         timeout: seconds to wait for replies of a round, or None.
         stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
             fault of the program; a deployment says False, since a failed device is simply absent.
@@ -64,6 +67,9 @@ class Job:
     final_private: list[int] = field(default_factory=list)
     participations: int | None = None
     eligible: list[int] | None = None
+    ledger: str | None = None
+    charge: tuple[float, float] = (1.0, 0.0)
+    unit: str = "person"
     timeout: float | None = None
     stop_on_error: bool = True
 
@@ -87,7 +93,7 @@ class Job:
     def digest(self) -> str:
         """SHA-256 of everything the result depends on, hence without places and timeouts."""
         values = asdict(self)
-        for name in ("initial", "checkpoint", "timeout", "stop_on_error"):
+        for name in ("initial", "checkpoint", "ledger", "timeout", "stop_on_error"):
             del values[name]
         values["initial_arrays"] = {
             name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in self.initial_arrays().items()

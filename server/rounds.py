@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from flwr.serverapp import Grid
 
 from commonground.errors import CommonGroundError, InterruptedRunError, RunFolderError
 from commonground.manifest import Manifest
+from commonground.privacy.ledger import EVERYBODY, Ledger
 from commonground.server.checkpoint import load_state, save_state
 from commonground.server.job import Job
 from commonground.strategies.person_dp import PersonLevel
@@ -118,6 +120,7 @@ def run_rounds(
         began = time.monotonic()
         before = dict(wrapper.counts)
         asked = list(wrapper.configure_train(round, arrays, ConfigRecord(), grid))
+        _charge(job, digest, round, sorted(wrapper.drawn.values()))
         replies = _exchange(grid, asked, job.timeout, stop)
         broadcast, (result, _) = arrays, wrapper.aggregate_train(round, replies)
         errors = wrapper.counts["errors"] - before["errors"]
@@ -213,6 +216,25 @@ def _exchange(
             break
         time.sleep(POLL)
     return replies
+
+
+def _charge(job: Job, run: str, round: int, cohort: Sequence[int]) -> None:
+    """Charge a round before anything of it leaves; a repeated round has the same key and costs nothing.
+
+    Under secret coins everybody pays for every round by one shared counter, drawn or not. Where messages
+    are counted instead (`participations`), those who are asked pay, and everybody can see who they are.
+    """
+    if job.ledger is None or job.charge[1] <= 0:
+        return
+    cost = (job.charge[0], job.charge[1], 1)
+    accountant = "rdp" if job.participations is None else "gaussian"
+    with Ledger(Path(job.ledger), run, accountant) as ledger:
+        key = f"round {round}"
+        if job.participations is None:
+            ledger.reserve(EVERYBODY, job.arm, key, cost, unit=job.unit)
+        else:
+            ledger.reserve_each([f"person {p}" for p in cohort], job.arm, key, cost, unit=job.unit)
+        ledger.commit(key, mechanism=job.arm)
 
 
 def _wait_for_nodes(grid: Grid, people: int, stop: threading.Event) -> None:

@@ -75,12 +75,15 @@ class PlantedTaste:
     def _ask(
         self, planted: PlantedPerson, prompts: np.ndarray, count: int, part: str
     ) -> tuple[list[Comparison], np.ndarray, np.ndarray]:
-        name, pairs = planted.person.id, self.oracle.pairs
+        name, pairs, p_pools = planted.person.id, self.oracle.pairs, self._p_pool
+        if self.planting.favourite:
+            offered = (pairs == int(np.argmax(planted.utility))).any(1)
+            pairs, p_pools = pairs[offered], p_pools[offered]
         rng = generator(self.seed, "person", name, "taste", part)
         which = _draw(len(prompts) * len(pairs), count, rng)
         prompt, pair = prompts[which // len(pairs)], which % len(pairs)
         first, second = pairs[pair, 0], pairs[pair, 1]
-        p, p_pool = planted.prefers(first, second), self._p_pool[pair]
+        p, p_pool = planted.prefers(first, second), p_pools[pair]
         yes = rng.random(count) < p
         won, lost = np.where(yes, first, second), np.where(yes, second, first)
         comparisons = [

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Set
@@ -121,28 +123,40 @@ def _on_ray(people: int, workers: int, stop: threading.Event) -> None:
         raise InputError("Ray is already running in this process; runtime=ray starts and ends its own")
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # it read the environment when it was imported, maybe before us
     before, threads = set(psutil.Process().children(recursive=True)), set(threading.enumerate())
-    backend = {
-        "init_args": {
-            "num_cpus": workers,
-            "num_gpus": 0,
-            "include_dashboard": False,
-            "log_to_driver": False,  # a device's prints stay where they were printed
-            "logging_level": logging.ERROR,
-            "configure_logging": False,
-        },
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-    }
     try:
         with quiet_flower(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # theirs; Flower itself deprecates run_simulation
-            run_simulation(server_app, client_app, num_supernodes=people, backend_config=backend)
+            try:
+                _start_ray(workers)
+                backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+                run_simulation(server_app, client_app, num_supernodes=people, backend_config=backend)
+            finally:
+                stop.set()  # the server app runs in a thread of its own and must not outlive an interrupt
+                for thread in set(threading.enumerate()) - threads:
+                    thread.join(GRACE)
     finally:
-        stop.set()  # the server app runs in a thread of its own and must not outlive an interrupt
-        for thread in set(threading.enumerate()) - threads:
-            thread.join(GRACE)
         if ray.is_initialized():
             ray.shutdown()
         _end_ray(before)
+
+
+def _start_ray(workers: int) -> None:
+    """Start Ray as Flower would, and keep the meaning of SIGTERM, which Ray replaces by an abort."""
+    import ray
+
+    path = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+        num_cpus=workers,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,  # a device's prints stay where they were printed
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _end_ray(before: Set[object]) -> None:

@@ -38,6 +38,8 @@ class Planting:
         groups: (name, share of people, share of minority in it).
         rho: part of people's safety answers that opposes the consensus.
         kappa: strength of the safety consensus, nats.
+        favourite: True lets every question offer the person's favourite style, so that a few answers show
+            it; the people are then no uniform sample of questions, and no truth is told.
     """
 
     styles: tuple[str, ...] = ("brief", "bullets", "emoji", "casual", "hedged", "formal", "analogy", "coach")
@@ -55,6 +57,7 @@ class Planting:
     )
     rho: float = 0.02
     kappa: float = 4.0
+    favourite: bool = False
 
     def __post_init__(self) -> None:
         """Raise `InputError` where the centres would not be centres or the shares not shares."""
@@ -103,6 +106,10 @@ class Planting:
     def style_pairs(self) -> np.ndarray:
         """Every unordered pair of two styles as indices, (S(S-1)/2, 2), first < second."""
         return np.stack(np.triu_indices(len(self.styles), 1), axis=1)
+
+
+# Laws by name, for data.taste.preset of the starter source.
+PLANTINGS: dict[str, Planting] = {"": Planting(), "favourites": Planting(tau=1.5, flip=0.01, favourite=True)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from commonground.data.sources import load_tag
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.errors import DataError
 from commonground.simulations.answers import Answers, PlantedSafety, PlantedTaste
-from commonground.simulations.planting import PlantedPerson, Planting
+from commonground.simulations.planting import PLANTINGS, PlantedPerson, Planting
 from commonground.simulations.truth import Truth
 
 STARTER = "starter"
@@ -82,12 +82,12 @@ def populate(config: Config, planting: Planting | None = None) -> Population:
 
     Args:
         config: `people`, `seed` and `data` are read.
-        planting: the law of planted people and of the safety consensus; None = `Planting()`.
+        planting: the law of planted people and of the safety consensus; None = as `data.taste.preset` says.
 
     Raises:
         DataError: a source cannot be used, or leaves fewer than two people.
     """
-    planting = planting or Planting()
+    planting = planting or _law(config)
     crowd: list[PlantedPerson] = []
     law: dict[str, float | None] = {}
     if config.data.taste.source == STARTER:
@@ -117,7 +117,7 @@ def populate(config: Config, planting: Planting | None = None) -> Population:
         train=taste.feedback.train + safety.feedback.train,
         test=taste.feedback.test + safety.feedback.test,
         catalogue=taste.feedback.catalogue,
-        truth=_truth(people, taste, safety, crowd, law) if crowd else None,
+        truth=_truth(people, taste, safety, crowd, law) if crowd and not planting.favourite else None,
         bad_rows={tag: feedback.bad_rows.to_dict() for tag, feedback in parts.items()},
         left_out={
             "taste": dict(taste.feedback.left_out),
@@ -126,6 +126,16 @@ def populate(config: Config, planting: Planting | None = None) -> Population:
         unit={tag: feedback.unit for tag, feedback in parts.items()},
         minority=np.array([planted.minority for planted in crowd]) if crowd else None,
     )
+
+
+def _law(config: Config) -> Planting:
+    preset = config.data.taste.preset
+    if config.data.taste.source != STARTER:
+        return Planting()
+    if preset not in PLANTINGS:
+        known = ", ".join(repr(name) for name in PLANTINGS)
+        raise DataError(f"data.taste.preset is {preset!r}; accepted with source starter: {known}")
+    return PLANTINGS[preset]
 
 
 def _planted(

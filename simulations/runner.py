@@ -33,6 +33,7 @@ from commonground.simulations.store import Store
 from commonground.simulations.world import Arm, World, build_world
 
 STORE = "private.sqlite"
+LEDGER = "ledger.sqlite"
 CURVE_PEOPLE = 200  # people on whom learning curves are drawn
 
 
@@ -193,7 +194,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         np.savez(buffer, **{k: v.numpy() for k, v in world.models[arm].initial_shared().items()})  # type: ignore[arg-type]
         write_atomically(initial, buffer.getvalue())
     cohort = min(int(config.cohort or 2), len(world.eligible))
-    central = config.privacy.trust == "central"
+    central, cost = config.privacy.trust == "central", world.claim.charge(1)
     private = arm == "shared" and config.schedule == "decoupled"
     batched = world.models[arm].kind == "reward"  # many people at a time; see stages.settle
     job = Job(
@@ -215,6 +216,10 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         final_private=world.evaluated.tolist() if arm == "shared" and not batched else [],
         participations=world.claim.participations if config.privacy.trust == "local" else None,
         eligible=world.eligible.tolist(),
+        # The pooled arm is a baseline that exists only here: nothing of it is ever released.
+        ledger=str((folder.state / LEDGER).resolve()) if arm == "shared" else None,
+        charge=(cost.sampling, cost.noise_multiplier),
+        unit=config.privacy.unit,
     )
     path = folder.state / f"job-{arm}.json"
     job.save(path)
