@@ -27,7 +27,7 @@ from commonground.simulations.result import ORDER
 from commonground.simulations.settings import read_settings
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 PAGES = [*(ROOT / name for name in NAMES), *sorted(ROOT.glob("docs/**/*.md"))]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 CODE = re.compile(r"`([^`]*)`")
@@ -202,8 +202,21 @@ def test_the_examples_of_sources_are_read_without_a_bad_row(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)", re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)):
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if not target.startswith("https://"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_file_named_exists() -> None:
+    """Documents and docstrings name files; none of them may name one that is gone."""
+    rooms = ("src", "client", "server", "strategies", "simulations")
+    sources = [file for room in rooms for file in (ROOT / room).rglob("*.py")]
+    named = re.compile(rf"\b(?:docs|tests|{'|'.join(rooms)})/[\w/-]+\.(?:md|py)\b")
+    missing = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in [*PAGES, *sources]
+        for name in named.findall(file.read_text(encoding="utf-8"))
+        if not (ROOT / name).exists()
+    }
+    assert missing == set()
