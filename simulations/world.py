@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -148,6 +148,8 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         "pooled": list(TAGS),
     }
     plans = {arm: make_plan(config, tags[arm], claim, own) for arm in ARMS}
+    # One model for everybody knows no private adapter, in whatever schedule the shared arm trains.
+    plans["pooled"] = replace(plans["pooled"], schedule="decoupled")
     return World(
         config=config,
         population=population,

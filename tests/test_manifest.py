@@ -50,6 +50,14 @@ def test_tensors_of_a_sealed_message_cannot_be_changed() -> None:
         sealed.tensors["shared.b"][0] = 1
 
 
+def test_a_zero_has_no_sign() -> None:
+    """Minus zero is what a masked comparison leaves behind: its sign is that comparison's."""
+    plain = {name: np.zeros_like(value) for name, value in good().items()}
+    signed = {name: np.negative(value) for name, value in plain.items()}
+    assert seal(MANIFEST, signed, round=1).receipt == seal(MANIFEST, plain, round=1).receipt
+    assert not any(np.signbit(v).any() for v in seal(MANIFEST, signed, round=1).tensors.values())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -187,7 +187,11 @@ def seal(
             f"noise on the device is {noise is not None}; the manifest says {manifest.noise_on_device}"
         )
     verify(manifest, tensors)
-    ordered = {spec.name: np.ascontiguousarray(tensors[spec.name]) for spec in manifest.tensors}
+    # Adding zero makes -0 to 0: the sign of a product with a masked comparison would tell that one's sign.
+    ordered = {
+        spec.name: np.ascontiguousarray(tensors[spec.name] + np.zeros(spec.shape, spec.dtype))
+        for spec in manifest.tensors
+    }
     if noise is not None:
         ordered = {name: (value + noise[name]).astype(value.dtype) for name, value in ordered.items()}
         verify(manifest, ordered, bounded=False)
