@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -169,19 +168,11 @@ def demo(
         from commonground.report.page import build_page
         from commonground.report.table import headline_table
         from commonground.simulations.folder import REPORT
-        from commonground.simulations.parts import PARTS, part_file
-        from commonground.simulations.runner import simulate as run
-        from commonground.simulations.settings import read_settings
+        from commonground.simulations.parts import PARTS, run_parts
 
-        parts = []
-        for name, title in PARTS.items():
-            try:
-                with part_file(name) as file, RunProgress(output) as progress:
-                    result = run(read_settings(file), out / name, progress)
-            except InterruptedRunError as error:
-                again = f"go on with: commonground demo --out {shlex.quote(str(out))}"
-                raise InterruptedRunError(error.message, hint=again) from error
-            parts.append((title, result))
+        results = run_parts(out)
+        parts = [(title, results[name]) for name, title in PARTS.items()]
+        for title, result in parts:
             output.show(title, headline_table(result), "")
         build_page(parts, out / REPORT)
         output.show(*(f"{title}: {result['privacy']['statement']}\n" for title, result in parts))

@@ -271,6 +271,7 @@ def _models(
         layers=config.model.layers,
         rank=config.model.rank,
         adapter=config.model.adapter,
+        max_answer_tokens=config.model.answer_tokens,
         seed=config.seed,
     )
     return {"shared": policy, "pooled": policy}

@@ -21,7 +21,8 @@ class ModelConfig:
     """`kind`: reward | policy. `base`: model folder or hub name ('' = the packaged one).
 
     reward: `form` linear | tanh, `dims` = private directions (the first of the public basis).
-    policy: `layers` adapted from the top (0 = all), `rank`, `adapter` lora | core (r x r cores).
+    policy: `layers` adapted from the top (0 = all), `rank`, `adapter` lora | core (r x r cores),
+    `answer_tokens` = tokens of an answer that count.
     """
 
     kind: str = "reward"
@@ -31,6 +32,7 @@ class ModelConfig:
     form: str = "linear"
     dims: int = 8
     adapter: str = "lora"
+    answer_tokens: int = 64
 
 
 @dataclass

@@ -86,7 +86,7 @@ class Encoder:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self.name)
             self._model = AutoModel.from_pretrained(self.name, dtype="float32").eval()
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # transformers, safetensors and the hub raise dozens of types
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"model.base {self.name!r} cannot be loaded: {first[:200]}",
@@ -97,6 +97,8 @@ class Encoder:
         import torch
 
         tokens = self._tokenizer(text or " ", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        if tokens["input_ids"].shape[1] == 0:  # nothing to read, as in " " without special tokens
+            tokens = {"input_ids": torch.tensor([[self._tokenizer.eos_token_id or 0]])}
         with torch.inference_mode():
             hidden = self._model(**tokens).last_hidden_state[0]
         mean = hidden.mean(0)

@@ -68,6 +68,7 @@ def numbers(config: Config) -> Iterator[Fault]:
         "model.layers": 0,
         "model.rank": 1,
         "model.dims": 1,
+        "model.answer_tokens": 1,
         "data.pairs_per_person": 2,
         "data.test_pairs": 1,
         "data.taste.min_gap": 0,
@@ -78,6 +79,8 @@ def numbers(config: Config) -> Iterator[Fault]:
         "evaluation.tokens": 1,
         "privacy.shared.participations": 1,
         "privacy.private.steps": 1,
+        "privacy.private.ridge": 0,
+        "loss.sft": 0,
     }
     for key, low in least.items():
         value = value_of(config, key)
