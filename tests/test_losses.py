@@ -83,7 +83,9 @@ def test_losses_are_separable_by_pair(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_pass_gradcheck(name: str) -> None:
     chosen = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    rejected = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    rejected = torch.randn(
+        4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    ).requires_grad_()
 
     def value(c: Tensor, r: Tensor) -> Tensor:
         zero, ones = torch.zeros_like(c), torch.ones_like(c)
@@ -105,7 +107,9 @@ def test_bradley_terry_optimum_obeys_the_score_equations() -> None:
     wins = torch.tensor([[0, 7, 8], [3, 0, 6], [2, 4, 0]], dtype=torch.float64)  # i beat j so often of 10
     rewards = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     i, j = torch.nonzero(wins, as_tuple=True)
-    optimiser = torch.optim.LBFGS([rewards], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [rewards], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -128,5 +132,5 @@ def test_the_anchor_adds_nats_a_token() -> None:
 
 
 def test_an_unknown_loss_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="dppo.*bradley_terry, cdpo, dpo"):
+    with pytest.raises(InputError, match=r"dppo.*bradley_terry, cdpo, dpo"):
         get_loss("dppo")

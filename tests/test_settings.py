@@ -63,7 +63,10 @@ def test_one_fault(override: str, words: str) -> None:
 
 
 def test_cohort_may_not_exceed_people_when_given() -> None:
-    assert any("cohort: found 50; accepted: at most people, which is 10" in f for f in faults("people=10", "cohort=50"))
+    assert any(
+        "cohort: found 50; accepted: at most people, which is 10" in f
+        for f in faults("people=10", "cohort=50")
+    )
     assert resolve(load_config(None, ["people=3"])).cohort == 2
 
 
@@ -114,6 +117,8 @@ def test_resolving_fills_every_null_that_has_a_default(kind: str, recipe: dict[s
 
 @given(st.integers(2, 10**6), st.floats(0.01, 100), st.sampled_from(["warm", "cold"]))
 def test_yaml_round_trip(people: int, epsilon: float, split: str) -> None:
-    config = config_from({"people": people, "privacy": {"shared": {"epsilon": epsilon}}, "data": {"split": split}})
+    config = config_from(
+        {"people": people, "privacy": {"shared": {"epsilon": epsilon}}, "data": {"split": split}}
+    )
     assert config_from(yaml.safe_load(to_yaml(config))) == config
     assert to_dict(config)["people"] == people
