@@ -85,7 +85,7 @@ class Job:
             known = {f.name for f in fields(cls)}
             if not isinstance(values, dict) or set(values) != known:
                 raise ValueError("its keys are not a job's")
-            return cls(**values)
+            return cls(**values | {"charge": tuple(values["charge"])})
         except (OSError, ValueError) as error:
             raise RunFolderError(f"job {path} cannot be read: {error}") from error
 
