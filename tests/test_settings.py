@@ -122,3 +122,10 @@ def test_yaml_round_trip(people: int, epsilon: float, split: str) -> None:
     )
     assert config_from(yaml.safe_load(to_yaml(config))) == config
     assert to_dict(config)["people"] == people
+
+
+def test_a_private_adapter_without_noise_is_pulled_harder() -> None:
+    noisy, plain = (resolve(load_config(None, [f"privacy.private.epsilon={e}"])) for e in ("8", "inf"))
+    assert plain.privacy.private.ridge is not None
+    assert noisy.privacy.private.ridge is not None
+    assert plain.privacy.private.ridge > noisy.privacy.private.ridge

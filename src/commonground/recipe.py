@@ -29,6 +29,9 @@ REWARD: dict[str, Any] = {
     "privacy.private.ridge": 0.02,
     "strategy.average": True,
 }
+# Without noise a private adapter needs a stronger pull towards zero: nothing else stops it from learning
+# forty comparisons by heart.
+REWARD_NO_NOISE: dict[str, Any] = {"privacy.private.rate": 1.5, "privacy.private.ridge": 0.08}
 POLICY: dict[str, Any] = {
     "loss.name": "dpo",
     "loss.beta": 0.1,
@@ -51,6 +54,8 @@ def resolve(config: Config) -> Config:
     """A copy with every null that has a default filled in; what it returns is what a run depends on."""
     full = copy.deepcopy(config)
     recipe = REWARD if full.model.kind == "reward" else POLICY
+    if recipe is REWARD and full.privacy.private.epsilon == float("inf"):
+        recipe = REWARD | REWARD_NO_NOISE
     for key, default in recipe.items():
         if value_of(full, key) is None:
             _set(full, key, default)

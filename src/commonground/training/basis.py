@@ -73,7 +73,9 @@ def basis_within(
         means = np.stack([centred[labels == kind].mean(0) for kind in sorted(set(labels.tolist()))])
         first = _leading(means.T @ means, len(means) - 1)  # the means sum to 0, so one direction is lost
         rest = np.eye(len(scatter)) - first @ first.T
-        scatter = rest @ scatter @ rest
+        # Below everything else, also below directions in which no text differs: with fewer texts than
+        # dimensions those have the eigenvalue 0 too, and the two would be mixed.
+        scatter = rest @ scatter @ rest - np.trace(scatter) * first @ first.T
     others = _leading(scatter, scatter.shape[0] - first.shape[1])
     vectors = np.concatenate([first, others], axis=1)[:, :rank]
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])

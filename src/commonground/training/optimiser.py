@@ -63,6 +63,6 @@ def update(
             first = moments[f"m.{key}"] / (1 - BETA1**count)
             second = moments[f"v.{key}"] / (1 - BETA2**count)
             direction = first / (second.sqrt() + TINY)
-        size = rate if isinstance(rate, float) else rate.reshape(-1, *[1] * (value.dim() - 1))
+        size = rate.reshape(-1, *[1] * (value.dim() - 1)) if isinstance(rate, Tensor) else rate
         after[key] = value - size * (direction + ridge * value)
     return after, moments

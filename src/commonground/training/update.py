@@ -323,16 +323,23 @@ def _poisson(
 
 
 def visit(
-    model: PreferenceModel, people: People, shared: Tensors, state: PrivateState, plan: Plan, round: int
+    model: PreferenceModel,
+    people: People,
+    shared: Tensors,
+    state: PrivateState | None,
+    plan: Plan,
+    round: int,
 ) -> tuple[Tensors, PrivateState | None]:
     """One visit in the plan's schedule: the update to seal, and the private state it already changed.
 
-    `decoupled` returns None for the state: the private phase comes after the message has left.
+    `decoupled` looks at no state and returns None: the private phase comes after the message has left.
     `alternating` (FedAlt, arXiv 2204.03809) trains the private part first and the shared part through it.
     `joint` (FedSim, same paper) takes both gradients at the same point, step by step.
     """
     if plan.schedule == "decoupled":
         return shared_phase(model, people, shared, plan.shared, seed=plan.seed, round=round), None
+    if state is None:
+        raise ValueError(f"schedule {plan.schedule} trains through the private state; None was given")
     if plan.schedule == "alternating":
         steps_now = plan.private.steps_per_visit
         after = private_phase(
