@@ -42,7 +42,9 @@ class SimulatedDevice:
     def shared_update(self, round: int, shared: dict[str, np.ndarray]) -> Sealed:
         """Shared phase, clip, the device's own noise where it adds it, seal, receipt."""
         model, manifest = self._world.models[self._arm], self.manifest
-        update, after = visit(model, self._people, tensors(shared), self._before(round), self._plan, round)
+        # In the decoupled schedule the private state is not even read: a damaged one could stop the message.
+        state = None if self._plan.schedule == "decoupled" else self._before(round)
+        update, after = visit(model, self._people, tensors(shared), state, self._plan, round)
         clipped = clip_update({name: value[0].numpy() for name, value in update.items()}, manifest.clip)
         noise = self._noise(round) if manifest.noise_on_device else None
         sealed = seal(manifest, clipped, round=round, noise=noise)

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -95,6 +95,11 @@ def terminated_as_interrupted() -> Iterator[None]:
 class _Quiet(logging.FileHandler):
     """A log file whose own failures are nobody's business: the disk's error is raised where it matters."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; a log that cannot be opened stops nothing."""
+        with suppress(OSError):
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         """Nothing."""
 
@@ -106,8 +111,10 @@ def device_log(path: Path) -> Iterator[None]:
     handler = _Quiet(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
     logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False  # a library may have given the root a handler
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.propagate = propagate
         handler.close()

@@ -6,18 +6,20 @@ import os
 import shlex
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from commonground.errors import CommonGroundError, InterruptedRunError
+from commonground.errors import CommonGroundError, InputError, InterruptedRunError
 from commonground.simulations.folder import RunFolder
 
 PARTS = {
     "reward": "Hundreds of people: a reward model with noise on both adapters",
     "policy": "A handful of people: what each policy writes",
 }
+GRACE = 3.0  # seconds that the parts get to end by themselves once one of them is interrupted
 
 
 def run_parts(out: Path) -> dict[str, dict[str, Any]]:
@@ -30,8 +32,9 @@ def run_parts(out: Path) -> dict[str, dict[str, Any]]:
         Name -> the part's result.
 
     Raises:
-        InterruptedRunError: Ctrl-C, which reaches the parts as well; all of them can be resumed.
-        CommonGroundError: a part failed; what was wrong stands in its own line above.
+        InterruptedRunError: stopped by the user; all parts can be resumed.
+        CommonGroundError: a part failed; what was wrong stands in its own line above, and the exit code is
+            the part's.
     """
     with ExitStack() as stack:
         running = {}
@@ -47,24 +50,42 @@ def run_parts(out: Path) -> dict[str, dict[str, Any]]:
         try:
             codes = {name: process.wait() for name, process in running.items()}
         except KeyboardInterrupt as error:
-            for process in running.values():
-                process.wait()
             raise _stopped(out) from error
         finally:
-            for process in running.values():
-                if process.poll() is None:
-                    process.terminate()
+            _end(list(running.values()))
     results = {}
     for name, code in codes.items():
         if code == InterruptedRunError.exit_code:
             raise _stopped(out)
         result = RunFolder(out / name).result() if code == 0 else None
         if result is None:
-            raise CommonGroundError(f"part {name} of the demonstration ended with exit code {code}")
+            failed = CommonGroundError(
+                f"part {name} of the demonstration ended with exit code {code}",
+                hint=f"go on with: {_again(out)}",
+            )
+            failed.exit_code = code if code == InputError.exit_code else CommonGroundError.exit_code
+            raise failed
         results[name] = result
     return results
 
 
+def _end(running: list[subprocess.Popen[bytes]]) -> None:
+    """Let every part end; Ctrl-C has reached them already, SIGTERM has not."""
+    for patience, end in ((GRACE, subprocess.Popen.terminate), (10 * GRACE, subprocess.Popen.kill)):
+        deadline = time.monotonic() + patience
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        for process in running:
+            if process.poll() is None:
+                end(process)
+    for process in running:
+        process.wait()
+
+
 def _stopped(out: Path) -> InterruptedRunError:
-    hint = f"go on with: commonground demo --out {shlex.quote(str(out))}"
-    return InterruptedRunError(f"stopped; what is done is kept in {out}", hint=hint)
+    return InterruptedRunError(f"stopped; what is done is kept in {out}", hint=f"go on with: {_again(out)}")
+
+
+def _again(out: Path) -> str:
+    return f"commonground demo --out {shlex.quote(str(out))}"

@@ -66,7 +66,7 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
             view.person,
             {str(tag): mask for tag, mask in view.tags.items()},
             people=view.people,
-            rng=rng(name),
+            rng=rng("policies"),  # the same draws for all: equal policies get equal intervals
             groups=view.groups,
             minority=view.minority,
             attainable=view.attainable,

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
+from typer.testing import CliRunner
 
 from commonground.simulations.cli import app
 
@@ -75,9 +76,10 @@ def test_config_show_as_json() -> None:
     assert envelope["data"]["config"]["loss"]["name"] == "dpo"
 
 
-@pytest.mark.parametrize(
-    "command", [("simulate",), ("demo",), ("report",), ("config", "show"), ("config", "check"), ("data", "check")]
-)
+COMMANDS = [("simulate",), ("demo",), ("report",), ("config", "show"), ("config", "check"), ("data", "check")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command: tuple[str, ...]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0

@@ -19,7 +19,13 @@ from commonground.simulations.runner import simulate
 from commonground.simulations.settings import read_settings
 
 pytestmark = pytest.mark.model
-SMALL = ("people=16", "rounds=2", "data.pairs_per_person=12", "data.test_pairs=12", "evaluation.resamples=100")
+SMALL = (
+    "people=16",
+    "rounds=2",
+    "data.pairs_per_person=12",
+    "data.test_pairs=12",
+    "evaluation.resamples=100",
+)
 SAME = ("policies", "paired", "privacy", "egress")
 
 
@@ -63,9 +69,7 @@ def test_the_result_has_every_key_of_the_contract(plain: tuple[Path, dict[str, A
 
 def test_events_have_a_line_a_round(plain: tuple[Path, dict[str, Any]]) -> None:
     events = [json.loads(line) for line in (plain[0] / "events.jsonl").read_text().splitlines()]
-    assert [(e["arm"], e["round"]) for e in events] == [
-        (a, r) for a in ("shared", "pooled") for r in (1, 2)
-    ]
+    assert [(e["arm"], e["round"]) for e in events] == [(a, r) for a in ("shared", "pooled") for r in (1, 2)]
     assert all({"seconds", "people", "epsilon"} <= set(event) for event in events)
 
 
@@ -103,7 +107,10 @@ def test_a_folder_of_another_configuration_is_refused(plain: tuple[Path, dict[st
 
 def test_with_all_tags_pooled_is_the_shared_model(tmp_path: Path) -> None:
     result = run(tmp_path / "r", "shared.tags=[safety,taste]", "privacy.shared.epsilon=inf")
-    assert result["policies"]["pooled"]["safety"]["accuracy"] == result["policies"]["shared"]["safety"]["accuracy"]
+    assert (
+        result["policies"]["pooled"]["safety"]["accuracy"]
+        == result["policies"]["shared"]["safety"]["accuracy"]
+    )
     assert result["privacy"]["shared"]["epsilon"] == "inf"
 
 
@@ -143,7 +150,10 @@ def test_kill_9_and_resume_is_an_uninterrupted_run(lines: int, tmp_path: Path) -
     command = [sys.executable, "-m", "commonground.simulations.cli", "simulate", *SMALL, *many]
     out = tmp_path / "killed"
     process = subprocess.Popen(
-        [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+        [*command, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ),
     )
     events = out / "events.jsonl"
     deadline = time.monotonic() + 120

@@ -172,6 +172,23 @@ def test_a_private_phase_that_breaks_changes_nothing_that_leaves(
     assert play(monkeypatch, tmp_path / "broken", world) == plain
 
 
+@pytest.mark.parametrize("variant", ["default", "local noise"])
+def test_a_damaged_private_store_changes_nothing_that_leaves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: str
+) -> None:
+    """States of another shape, of no known name, and bytes that are no state at all."""
+    world = small_world(monkeypatch, **VARIANTS[variant])
+    plain = play(monkeypatch, tmp_path / "plain", world)
+
+    def damage(store: Store, round: int) -> None:
+        store.write(STREAM, 0, round - 1, {"adapter/private.v": np.zeros((3, 99), np.float32)})
+        store.write(STREAM, 1, round - 1, {"purple": np.zeros(1, np.float32)})
+        store.write(STREAM, 2, round - 1, {"steps": np.zeros(1, np.int64)})
+        store._database.execute("UPDATE state SET arrays=? WHERE person=2", (b"no state",))
+
+    assert play(monkeypatch, tmp_path / "damaged", world, damage) == plain
+
+
 @pytest.mark.parametrize("schedule", ["alternating", "joint"])
 def test_the_other_schedules_do_show_what_is_private(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, schedule: str

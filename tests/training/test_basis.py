@@ -35,6 +35,15 @@ def test_columns_are_orthonormal_and_as_many_as_asked_for(rank: int | None, labe
     np.testing.assert_allclose(basis.matrix.T @ basis.matrix, np.eye(basis.dims), atol=1e-6)
 
 
+def test_columns_are_orthonormal_with_fewer_texts_than_dimensions() -> None:
+    """As with the starter texts: nothing differs in some directions, which are not the leading ones."""
+    few = groups(count=1, texts=4)
+    basis = basis_within(few, "test", kinds=[["a", "b", "a", "b"]])
+    np.testing.assert_allclose(basis.matrix.T @ basis.matrix, np.eye(SIZE), atol=1e-6)
+    lengths = np.linalg.norm(basis.features(few[0]), axis=1)  # still a rotation
+    np.testing.assert_allclose(lengths, basis.scale * np.linalg.norm(few[0], axis=1), rtol=1e-4)
+
+
 def test_public_differences_have_root_mean_square_one() -> None:
     texts = groups()
     basis = basis_within(texts, "test")

@@ -1,0 +1,22 @@
+"""What tests of whole runs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_runs import Kit, make_kit
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """Small runs."""
+    return make_kit(tmp_path_factory.mktemp("kit"))
+
+
+@pytest.fixture(scope="session")
+def plain(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Folder and result of a finished run that nothing has disturbed; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    return folder, kit(folder)
