@@ -41,12 +41,12 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The report is opened in a real browser by its tests.
+# The report is opened in a real browser by its tests, with a font for the emoji that people write.
 browser:
 	@for name in chromium chromium-browser google-chrome; do command -v "$$name" >/dev/null 2>&1 && exit 0; done; \
 	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi
+		apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji >/dev/null; fi
 
 bench: install  ## time the local update
 	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds

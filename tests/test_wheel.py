@@ -114,10 +114,30 @@ def test_every_data_file_opens_through_its_package(away: Sequence[str | Path], t
     assert sizes == [tree()[name].stat().st_size for name in wanted]
 
 
+def test_the_licence_travels_along(wheel: Path) -> None:
+    packed = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("licenses/LICENSE")]
+    assert len(packed) == 1
+    assert zipfile.ZipFile(wheel).read(packed[0]) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_device_is_found_through_the_wheels_own_entry_point(
+    away: Sequence[str | Path], tmp_path: Path
+) -> None:
+    script = """
+import importlib.metadata, inspect
+[entry] = importlib.metadata.entry_points(group="commonground.devices", name="simulation")
+assert pathlib.Path(entry.dist.locate_file("")).samefile(here), entry.dist.locate_file("")
+assert inspect.getfile(entry.load()).startswith(here), inspect.getfile(entry.load())
+print(entry.value)
+"""
+    assert run(*away, script, cwd=tmp_path).strip() == "commonground.simulations.devices:open_device"
+
+
 @pytest.mark.slow
 @pytest.mark.model
 def test_the_wheel_runs_the_main_job(away: Sequence[str | Path], tmp_path: Path) -> None:
-    script = "from commonground.simulations.cli import main; main()"
+    # the console script itself; started by its own first line it would find the editable install
+    script = "import runpy; runpy.run_path(here + '/bin/commonground', run_name='__main__')"
     run(*away, script, "simulate", "people=20", "rounds=2", "--out", "X", cwd=tmp_path, OMP_NUM_THREADS="1")
     result = json.loads((tmp_path / "X" / "result.json").read_text())
     assert result["config"]["people"] == 20
