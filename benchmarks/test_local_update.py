@@ -22,7 +22,7 @@ from commonground.training.reward import RewardFeatures, RewardModel
 from commonground.training.update import People, first_private, private_phase, shared_phase, take
 
 WIDTH, PAIRS, BASIS = 384, 40, 64
-PEOPLE = [1, 100]
+PEOPLE = [1, 64]
 
 
 @pytest.fixture(scope="module")
