@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
@@ -141,7 +142,8 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         accountant=privacy.accountant,
         clip=privacy.private.clip,
     )
-    features = _features(config, population, table, progress)
+    with threadpool_limits(1):  # bases are bit for bit the same in a process with another thread count
+        features = _features(config, population, table, progress)
     models = _models(config, table, features, progress)
     tags: dict[Arm, list[Tag]] = {
         "shared": [t for t in TAGS if t in config.shared.tags],
