@@ -116,33 +116,36 @@ def test_a_kill_before_the_configuration_was_whole_is_no_obstacle(tmp_path: Path
         assert names(tmp_path) == {CONFIG}
 
 
+def fail(folder: Path, error: Exception, *files: str) -> None:
+    """A run that makes these files in its folder and then fails."""
+    with RunFolder(folder).claim(config()):
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text("x")
+        raise error
+
+
 def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "deep" / "run")
-    with pytest.raises(RuntimeError), folder.claim(config()):
-        folder.state.mkdir()
-        (folder.state / "job-shared.json").write_text("{}")
-        raise RuntimeError
+    with pytest.raises(KeyError):
+        fail(tmp_path / "deep" / "run", KeyError("x"), "state/job-shared.json", EVENTS)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
-    with pytest.raises(StorageError), RunFolder(tmp_path / "mine").claim(config()):
-        raise StorageError("full")
+    with pytest.raises(StorageError):
+        fail(tmp_path / "mine", StorageError("full"))
     assert list((tmp_path / "mine").iterdir()) == []  # it was there before and stays
 
 
 def test_what_is_worth_keeping_stays(tmp_path: Path) -> None:
-    with pytest.raises(StorageError), RunFolder(tmp_path / "rounds").claim(config()):
-        (tmp_path / "rounds" / "state" / "shared").mkdir(parents=True)
-        (tmp_path / "rounds" / "state" / "shared" / "checkpoint.npz").touch()
-        raise StorageError("full")
-    with pytest.raises(RuntimeError), RunFolder(tmp_path / "log").claim(config()):
-        (tmp_path / "log" / LOG).write_text("why")
-        raise RuntimeError
-    with pytest.raises(InterruptedRunError), RunFolder(tmp_path / "stopped").claim(config()):
-        raise InterruptedRunError("stopped")
+    with pytest.raises(StorageError):
+        fail(tmp_path / "rounds", StorageError("full"), "state/shared/checkpoint.npz")
+    with pytest.raises(KeyError):
+        fail(tmp_path / "log", KeyError("x"), LOG)
+    with pytest.raises(InterruptedRunError):
+        fail(tmp_path / "stopped", InterruptedRunError("stopped"))
     for kept in ("rounds", "log", "stopped"):
         assert RunFolder(tmp_path / kept).config() == config()
-    with pytest.raises(StorageError), RunFolder(tmp_path / "stopped").claim(config()):
-        raise StorageError("full")  # a later failure of a run that was there before
+    with pytest.raises(StorageError):  # a later failure of a run that was there before
+        fail(tmp_path / "stopped", StorageError("full"))
     assert RunFolder(tmp_path / "stopped").config() == config()
 
 

@@ -49,12 +49,10 @@ def test_databases(tmp_path: Path) -> None:
     ):
         raise sqlite3.OperationalError("disk I/O error")
     (tmp_path / "junk.sqlite").write_text("this is no database, and long enough to show it" * 3)
+    database = sqlite3.connect(tmp_path / "junk.sqlite")
     with pytest.raises(RunFolderError, match="is damaged: file is not a database"), storage_errors(tmp_path):
-        database = sqlite3.connect(tmp_path / "junk.sqlite")
-        try:
-            database.execute("SELECT * FROM sqlite_master")
-        finally:
-            database.close()
+        database.execute("SELECT * FROM sqlite_master")
+    database.close()
 
 
 def test_stopped_with_and_without_something_to_go_on_with(tmp_path: Path) -> None:
