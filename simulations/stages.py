@@ -43,9 +43,8 @@ def settle(world: World, store: Store, shared: Tensors, tick: Tick) -> None:
     plan, model = world.plans["shared"].private, world.models["shared"]
     last = world.config.rounds + 1
     for first in range(0, len(world.evaluated), CHUNK[model.kind]):
-        chosen = world.evaluated[first : first + CHUNK[model.kind]].tolist()
-        people = [p for p in chosen if not store.has(STREAM, p, last)]
-        if people:
+        people = world.evaluated[first : first + CHUNK[model.kind]].tolist()
+        if _unfinished(store, STREAM, people, last):
             kept = [store.read(STREAM, p, last) for p in people]
             start = [
                 first_private(model, 1, plan) if k is None else PrivateState.from_arrays(k) for k in kept
@@ -62,6 +61,15 @@ def settle(world: World, store: Store, shared: Tensors, tick: Tick) -> None:
             )
             _write(store, STREAM, people, last, state)
         tick("private adapters", first + CHUNK[model.kind], len(world.evaluated))
+
+
+def _unfinished(store: Store, stream: str, people: list[int], round: int) -> bool:
+    """Whether anybody's state is missing; all of the chunk are then trained (again).
+
+    How many people are in one call decides the last bits of a float, so a chunk that was cut off by a kill
+    is repeated whole: what is kept does not depend on where the run was stopped.
+    """
+    return not all(store.has(stream, person, round) for person in people)
 
 
 def _write(store: Store, stream: str, people: list[int], round: int, state: PrivateState) -> None:
@@ -95,8 +103,8 @@ def local_adapters(world: World, store: Store, tick: Tick, *, loss: str | None =
     model, stream = world.models["shared"], "local" if loss is None else f"local-{loss}"
     size = CHUNK[model.kind]
     for first in range(0, len(world.evaluated), size):
-        people = [p for p in world.evaluated[first : first + size].tolist() if not store.has(stream, p, 1)]
-        if people:
+        people = world.evaluated[first : first + size].tolist()
+        if _unfinished(store, stream, people, 1):
             crowd = People(tuple(people), tuple(world.train_rows[p] for p in people))
             start = first_private(model, len(people), plan)
             state = private_phase(

@@ -218,6 +218,12 @@ def _rows_by_tag(
 def _evaluated(config: Config, population: Population) -> np.ndarray:
     unseen = config.data.split == "unseen_people"
     pool = [i for i, p in enumerate(population.people) if not unseen or p.split == "unseen"]
+    if not pool:
+        raise DataError(
+            f"data.split=unseen_people leaves none of {len(population.people)} people unseen, so there is "
+            "nobody to evaluate; at least 1 is needed",
+            hint="ask for more people (4 are enough with the starter set), or for another data.split",
+        )
     count = min(int(config.evaluation.people or len(pool)), len(pool))
     draws = generator(config.seed, "evaluated").choice(pool, count, replace=False)
     return np.sort(draws.astype(np.int64))

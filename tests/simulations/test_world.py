@@ -100,6 +100,12 @@ def test_one_person_who_may_take_part_is_an_error(monkeypatch: pytest.MonkeyPatc
         toy_world.tiny_world(monkeypatch)
 
 
+def test_nobody_unseen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="leaves none of 2 people unseen") as caught:
+        toy_world.tiny_world(monkeypatch, people=2, cohort=2, data__split="unseen_people")
+    assert "more people" in str(caught.value.hint)
+
+
 def test_what_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     world = toy_world.tiny_world(monkeypatch, privacy__shared__clip=1.5)
     shared, pooled = world.manifests["shared"], world.manifests["pooled"]
