@@ -111,6 +111,8 @@ def _read_file(file: Path) -> tuple[dict[str, Any], Places]:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         raise ConfigError([f"{where}: this is no YAML: {str(error).splitlines()[0]}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{file}: this is no configuration: it is nested too deeply"]) from error
     if not isinstance(loaded, dict):
         raise ConfigError([f"{file}: found {type(loaded).__name__}; a mapping of keys to values is needed"])
     places: Places = {}
