@@ -3,7 +3,8 @@
     python toy_killed.py FOLDER POINTS OVERRIDE...
 
 A run is made here first, in FOLDER/whole, which also loads every library and fills the caches; another is
-counted: every file it opens to write, every rename and every step of its progress is an instant. Then, for POINTS instants spread over all of them, a forked child runs until that instant, where it
+counted: every file it opens to write, every rename and every step of its progress is an instant. Then,
+for POINTS instants spread over all of them, a forked child runs until that instant, where it
 sends itself SIGKILL, and another goes on with what is left. Forking from one process that has everything
 imported keeps an instant at a second or two.
 """
