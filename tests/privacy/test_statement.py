@@ -59,6 +59,14 @@ def test_holds_every_number(claim: SharedClaim) -> None:
     assert "RDP" in text or "Gaussian accountant" in text
 
 
+def test_the_units_of_two_tags_are_two_sentences() -> None:
+    units = ["safety: one answer preferred to another", " taste: one pair of ratings; each touches many. "]
+    lines = said(shared(), private(), unit_words=units).splitlines()
+    wanted = "Safety: one answer preferred to another. Taste: one pair of ratings; each touches many."
+    assert f"About the unit. {wanted}" in lines
+    assert "About the unit" not in said(shared(), private(), unit_words=["", " "])
+
+
 def test_names_the_accountant() -> None:
     assert "PRV accountant" in said(shared(accountant="prv", rounds=3))
     assert "exact (analytic) Gaussian" in said(shared(trust="local"))

@@ -44,19 +44,19 @@ def statement(
         private_claim: the promise about private adapters, or None if there are none.
         people: people whose comparisons were used.
         released: every kind of thing that left a device or was made public, in words.
-        unit_words: whole sentences about what a comparison is made of, e.g. how many comparisons one
-            rating touches.
+        unit_words: what a comparison is made of, e.g. how many comparisons one rating touches; each is
+            written as a sentence of its own.
         side_view: whether a researcher looked at people from outside (every simulation).
     """
     private = [] if private_claim is None else [_private(private_claim)]
-    units = " ".join(word.strip() for word in unit_words if word.strip())
+    units = " ".join(_sentence(word) for word in unit_words if word.strip())
     left = "; ".join(released) if released else "nothing"
     parts = [
         _shared(shared_claim, people),
         *_noise(shared_claim),
         _sight(shared_claim),
         *private,
-        *([f"About the unit: {units}"] if units else []),
+        *([f"About the unit. {units}"] if units else []),
         f"What left the devices or was made public: {left}.",
         *([SIDE_VIEW] if side_view else []),
     ]
@@ -173,6 +173,12 @@ def _private(claim: PrivateClaim) -> str:
     if claim.delta >= 1 / claim.cap:
         text += f" delta is not below 1/{claim.cap}, so it allows one comparison of a full set to be exposed."
     return text
+
+
+def _sentence(words: str) -> str:
+    """With a capital letter and a full stop; an ending that is there stays."""
+    words = words.strip()
+    return words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")
 
 
 def _number(value: float) -> str:
