@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -108,4 +109,6 @@ def close_stores() -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _epsilon(claim: SharedClaim, round: int) -> str:
-    return f"{claim.epsilon_after(round):.6g}"
+    """What a receipt may quote: no number that the statement does not claim."""
+    spent = claim.epsilon_after(round)
+    return f"{spent:.6g}" if claim.meaningful or math.isinf(spent) else "not claimed"

@@ -77,9 +77,16 @@ def test_egress() -> None:
 
 
 def test_receipts_show_no_epsilon_where_none_is_claimed() -> None:
-    found = egress(result(False))
+    few = result(False)
+    for number in ("4.10", 4.1, "not claimed", None):
+        few["egress"]["receipts"][0]["epsilon"] = number
+        found = egress(few)
+        assert found is not None
+        assert found["receipts"][0][2] == "not claimed"
+    few["egress"]["receipts"][0]["epsilon"] = "inf"
+    found = egress(few)
     assert found is not None
-    assert found["receipts"][0][2] == "not claimed"
+    assert found["receipts"][0][2] == "unlimited (no guarantee)"
 
 
 def test_statement_and_cost() -> None:

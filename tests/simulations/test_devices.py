@@ -206,10 +206,23 @@ def test_a_receipt_is_kept_of_every_message(monkeypatch: pytest.MonkeyPatch, sto
             assert receipt["digest"] == mine.digest
             assert receipt["bytes"] == mine.bytes == 4 * world.manifests[arm].size
             assert receipt["names"] == [spec.name for spec in world.manifests[arm].tensors]
-            wanted = world.claim.epsilon_after(receipt["round"])
-            assert float(receipt["epsilon"]) == pytest.approx(wanted, rel=1e-5)
+            assert receipt["epsilon"] == "not claimed"  # six people are too few for a delta
         assert store.totals(arm) == (4, 16 * world.manifests[arm].size)
     assert len(store.receipts("shared", 3)) == 3
+
+
+def test_a_receipt_quotes_what_was_spent_where_it_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    world = toy_world.tiny_world(monkeypatch)
+    silent = replace(world.claim, noise_multiplier=0.0, epsilon=math.inf)
+    for round, claim in enumerate((replace(world.claim, meaningful=True), world.claim, silent), start=1):
+        device = SimulatedDevice(replace(world, claim=claim), store, "shared", 0)
+        device.shared_update(round, start(world))
+    spent, unclaimed, unlimited = (receipt["epsilon"] for receipt in store.receipts("shared", 3))
+    assert float(spent) == pytest.approx(world.claim.epsilon_after(1), rel=1e-5)
+    assert 0 < float(spent) < world.claim.epsilon
+    assert (unclaimed, unlimited) == ("not claimed", "inf")
 
 
 def test_a_refused_message_leaves_neither_state_nor_receipt(

@@ -121,6 +121,9 @@ def test_few_people_get_no_pretty_epsilon(plain: Plain) -> None:
     shared = plain[1]["privacy"]["shared"]
     assert (shared["epsilon"], shared["meaningful"]) == (None, False)
     assert "meaningless" in plain[1]["privacy"]["statement"]
+    assert {event["epsilon"] for event in read_events(plain[0] / EVENTS)} == {None}
+    assert {line["epsilon"] for arm in plain[1]["curves"].values() for line in arm} == {None}
+    assert {receipt["epsilon"] for receipt in plain[1]["egress"]["receipts"]} == {"not claimed"}
 
 
 def test_same_seed_same_result_other_seed_another(kit: Kit, plain: Plain, tmp_path: Path) -> None:

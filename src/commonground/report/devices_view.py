@@ -105,13 +105,18 @@ def egress(result: Mapping[str, Any]) -> View | None:
             (
                 plain(dig(r, "round")),
                 size(dig(r, "bytes")),
-                epsilon(dig(r, "epsilon")) if meaningful else "not claimed",
+                _spent(dig(r, "epsilon"), meaningful),
                 ", ".join(str(n) for n in dig(r, "names") or ()),
                 str(dig(r, "digest") or MISSING),
             )
             for r in (found.get("receipts") or ())[:SHOWN_RECEIPTS]
         ],
     }
+
+
+def _spent(value: Any, meaningful: bool) -> str:
+    """Epsilon of a receipt: only a number needs a claim, that there is no noise may always be said."""
+    return epsilon(value) if meaningful or value == "inf" else epsilon(None)
 
 
 def statement(result: Mapping[str, Any]) -> list[str]:
