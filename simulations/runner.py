@@ -11,8 +11,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from commonground.cache import cache_folder
 from commonground.config import Config
-from commonground.embeddings import cache_folder
 from commonground.errors import CommonGroundError, RunFolderError, StorageError
 from commonground.randomness import generator
 from commonground.recipe import resolve

