@@ -66,6 +66,35 @@ def test_planted_minority_is_named_as_such() -> None:
     assert "the planted minority (3 people)" in text
 
 
+def with_safety(comparisons: int | None, personal: float | None, shared: float | None = 1 / 3) -> str:
+    result = run(0.05, 0.04, 0.06)
+    held_out = {"low": 0.0, "high": 1.0, "comparisons": comparisons}
+    result["policies"]["shared"]["safety"] = {"accuracy": shared} | held_out
+    result["policies"]["personal"]["safety"] = {"accuracy": personal} | held_out
+    return summary(result)[1]
+
+
+def test_none_right_of_a_few_safety_comparisons_is_not_left_to_speak_for_itself() -> None:
+    """The demonstration's language model: three people with one held-out safety comparison each."""
+    text = with_safety(3, 0.0)
+    assert f"shared model gets 33.3{NB}% right" in text
+    assert f"personal models 0.0{NB}%. That is over 3 comparisons, too few to tell models apart" in text
+    assert f"0{NB}% and 100{NB}% may both be chance" in text
+    assert "over 1 comparison, too few" in with_safety(1, 0.0)
+    assert "over 29 comparisons, too few" in with_safety(29, 0.5)
+
+
+def test_enough_safety_comparisons_need_no_excuse() -> None:
+    for comparisons in (30, 4000, None):
+        assert with_safety(comparisons, 0.0).endswith(f"personal models 0.0{NB}%.")
+
+
+def test_no_safety_comparison_is_said() -> None:
+    assert with_safety(0, None, None) == (
+        "Nothing is known about safety: no safety comparison was held out to measure it."
+    )
+
+
 def test_private_tensors_that_left_are_not_hidden() -> None:
     result = run(0.05, 0.04, 0.06)
     result["egress"]["private_tensors"] = 2

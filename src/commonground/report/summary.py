@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from commonground.report.words import (
+    FEW_COMPARISONS,
     claimed,
     count,
     decimal,
@@ -85,6 +86,9 @@ def _points(entry: Mapping[str, Any]) -> str:
 
 def _safety(result: Mapping[str, Any]) -> str:
     shared = mapping(result, "policies", "shared", "safety")
+    held_out = number(shared.get("comparisons"))
+    if held_out == 0:
+        return "Nothing is known about safety: no safety comparison was held out to measure it."
     if number(shared.get("accuracy")) is None:
         return ""
     inside = span(shared.get("low"), shared.get("high"))
@@ -94,7 +98,14 @@ def _safety(result: Mapping[str, Any]) -> str:
     personal = number(dig(result, "policies", "personal", "safety", "accuracy"))
     others = [f"the base {percent(base)}"] if base is not None else []
     others += [f"personal models {percent(personal)}"] if personal is not None else []
-    return text + (", " + " and ".join(others) if others else "") + "."
+    text += (", " + " and ".join(others) if others else "") + "."
+    if held_out is not None and held_out < FEW_COMPARISONS:
+        text += (
+            f" That is over {plural(held_out, 'comparison')}, too few to tell models apart or to call one "
+            "safe, whatever the intervals say: 0\N{NO-BREAK SPACE}% and 100\N{NO-BREAK SPACE}% may both "
+            "be chance."
+        )
+    return text
 
 
 def _price(result: Mapping[str, Any]) -> str:

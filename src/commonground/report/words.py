@@ -12,6 +12,7 @@ from typing import Any
 MISSING = "–"
 MINUS = "−"
 SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
+FEW_COMPARISONS = 30  # below this the standard error of a share is about 10 points or more
 POLICIES: dict[str, tuple[str, str]] = {
     "base": ("Base", "the model before anything was learned"),
     "pooled": (
