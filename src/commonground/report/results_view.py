@@ -7,6 +7,7 @@ from typing import Any
 
 from commonground.report import figures
 from commonground.report.words import (
+    FEW_COMPARISONS,
     MISSING,
     count,
     decimal,
@@ -202,6 +203,7 @@ def format_probe(result: Mapping[str, Any]) -> View | None:
         if number(entry.get("accuracy")) is not None:
             model = dig(result, "policies", policy, tag, "accuracy")
             high, own = number(entry.get("high")), number(model)
+            few = (number(entry.get("comparisons")) or FEW_COMPARISONS) < FEW_COMPARISONS
             table.append(
                 {
                     "tag": tag.capitalize(),
@@ -209,7 +211,7 @@ def format_probe(result: Mapping[str, Any]) -> View | None:
                     "span": span(entry.get("low"), entry.get("high")),
                     "longer": percent(entry.get("longer")),
                     "model": f"{label(policy)}: {percent(model)}",
-                    "beaten": own is not None and high is not None and own > high,
+                    "beaten": own is not None and high is not None and own > high and not few,
                 }
             )
     return {"rows": table, "note": found.get("note") or ""} if table else None
