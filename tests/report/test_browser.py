@@ -10,23 +10,38 @@ import pytest
 
 from commonground.report.page import build_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
+
+
+def chromium() -> str:
+    """The browser's path; without one these tests fail, as a check that is skipped checks nothing."""
+    for found in filter(None, map(shutil.which, NAMES)):
+        return found
+    pytest.fail(
+        f"none of {', '.join(NAMES)} is on the PATH: apt-get install chromium (`make test` does, as root)",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
+    path = chromium()
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield opened
         opened.close()
+
+
+def test_without_a_browser_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium") as caught:
+        chromium()
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
