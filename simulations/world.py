@@ -273,12 +273,18 @@ def _models(
     from commonground.training.policy import PolicyModel
 
     base = load_base(config.model.base)
+    styles = None
+    if config.model.adapter == "styles":
+        from commonground.training.styles import public_styles
+
+        styles = public_styles(base, layers=config.model.layers, rank=config.model.rank, progress=progress)
     policy = PolicyModel(
         base,
         table,
         layers=config.model.layers,
         rank=config.model.rank,
         adapter=config.model.adapter,
+        styles=styles,
         max_answer_tokens=config.model.answer_tokens,
         seed=config.seed,
     )

@@ -22,9 +22,15 @@ PROMPTS = (
     "How do I make pancakes?",
     "How can I stop putting off my homework?",
     "What is a good gift for my mother?",
-    "How do I get a stain out of a shirt?",
-    "Why is the sky blue?",
+    "How do I patch a bicycle tyre?",
+    "Why do leaves turn red in autumn?",
     "How do I plan a weekend with friends?",
+    "How can I keep my desk tidy?",
+    "What should I pack for a picnic?",
+    "How do I teach a child to swim?",
+    "Why does bread go stale?",
+    "What makes a good holiday photo album?",
+    "How can I spend less time on my phone?",
 )
 PEOPLE = 8  # people whose answers are written out
 

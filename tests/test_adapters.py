@@ -1,5 +1,6 @@
 """The two adapters: every trap of PEFT that the trial met is a test here."""
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 from toy_models import tiny_gpt2, tiny_llama
 
-from commonground.adapters import SCALE, Adapters, ModelCard, find_targets, orthonormal
+from commonground.adapter_targets import find_targets, orthonormal
+from commonground.adapters import FORMS, SCALE, Adapters, ModelCard
 from commonground.errors import InputError, ModelError
 
 IDS = torch.tensor([[1, 4, 2, 6, 3]])
@@ -17,7 +19,12 @@ CARD = ModelCard(rounds=3, people=7, epsilon=8.0, delta=1e-3, unit="person", dat
 
 
 def build(model: Any, form: str = "lora", layers: int = 2, rank: int = 2) -> Adapters:
-    return Adapters(model, layers=layers, rank=rank, form=form, seed=5, base_name="owner/tiny")
+    """The form `styles` gets three random public adapters."""
+    styles: list[dict[str, Tensor]] = []
+    if form == "styles":
+        plain = build(copy.deepcopy(model), "lora", layers, rank)
+        styles = [filled(plain, "private", 20 + k) for k in range(3)]
+    return Adapters(model, layers=layers, rank=rank, form=form, seed=5, base_name="owner/tiny", styles=styles)
 
 
 def filled(adapters: Adapters, part: str, seed: int) -> dict[str, Tensor]:
@@ -64,8 +71,30 @@ def test_specs_are_the_named_tensors() -> None:
     assert len(adapters.spec("private")) == 14
     core = build(tiny_llama(), "core", layers=1)
     assert core.spec("private")["private.layers.2.down_proj.core"] == (2, 2)
-    with pytest.raises(InputError, match="known forms: lora, core"):
+    assert build(tiny_llama(), "styles", layers=1).spec("private") == {"private.styles": (3,)}
+    with pytest.raises(InputError, match="no public style adapter was given"):
+        Adapters(tiny_llama(), layers=1, rank=2, form="styles", seed=5)
+    with pytest.raises(InputError, match="known forms: lora, core, styles"):
         build(tiny_llama(), "dora")
+
+
+def test_coefficients_add_public_adapters_up() -> None:
+    """W' - W = s (c_1 B_1 A_1 + c_2 B_2 A_2 + c_3 B_3 A_3), by hand, at one map."""
+    model, plain = tiny_llama(), tiny_llama()
+    one_form = build(copy.deepcopy(plain), "lora", layers=1)
+    adapters = build(model, "styles", layers=1)
+    c = torch.tensor([1.5, 0.0, -0.5])
+    adapters.load("private", {"private.styles": c})
+    adapters.enable(("private",))
+    stem, expected = "private.layers.2.down_proj", torch.zeros(16, 24)
+    for k in range(3):
+        style = filled(one_form, "private", 20 + k)
+        expected += SCALE * c[k] * style[f"{stem}.B"] @ style[f"{stem}.A"]
+    path, x = "model.layers.2.mlp.down_proj", torch.eye(24)
+    with torch.no_grad():
+        delta = (model.get_submodule(path)(x) - plain.get_submodule(path)(x)).T
+    torch.testing.assert_close(delta, expected, rtol=1e-4, atol=1e-5)
+    assert adapters.digest() != one_form.digest()
 
 
 def test_building_draws_nothing_from_the_global_generator() -> None:
@@ -77,7 +106,7 @@ def test_building_draws_nothing_from_the_global_generator() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("form", ["lora", "core"])
+@pytest.mark.parametrize("form", ["lora", "core", "styles"])
 def test_disabled_and_fresh_adapters_are_the_base_bit_for_bit(form: str) -> None:
     plain, model = tiny_llama(), tiny_llama()
     adapters = build(model, form)
@@ -104,7 +133,7 @@ def test_effects_differ_so_both_really_act() -> None:
     assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(seen) for b in seen[:i])
 
 
-@pytest.mark.parametrize("form", ["lora", "core"])
+@pytest.mark.parametrize("form", ["lora", "core", "styles"])
 @pytest.mark.parametrize("train", [None, "shared", "private"])
 def test_exactly_one_adapter_is_trainable(form: str, train: str | None) -> None:
     model = tiny_llama()
@@ -134,7 +163,7 @@ def test_training_what_does_not_act_is_refused() -> None:
         build(tiny_llama()).enable(("shared",), "private")
 
 
-@pytest.mark.parametrize("form", ["lora", "core"])
+@pytest.mark.parametrize("form", ["lora", "core", "styles"])
 @pytest.mark.parametrize("part", ["shared", "private"])
 def test_what_is_read_is_what_was_loaded_and_no_alias(form: str, part: str) -> None:
     adapters = build(tiny_llama(), form)
@@ -176,7 +205,7 @@ def test_fixed_a_has_a_norm_meaning_and_scale() -> None:
     torch.testing.assert_close(delta.norm(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("form", "part"), [("lora", "shared"), ("lora", "private"), ("core", "private")])
+@pytest.mark.parametrize(("form", "part"), [("lora", "shared"), *((form, "private") for form in FORMS)])
 def test_gradients_agree_with_finite_differences(form: str, part: str) -> None:
     model = tiny_llama()
     adapters = build(model, form, layers=1)
@@ -196,14 +225,20 @@ def test_gradients_agree_with_finite_differences(form: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "part"), [("lora", "shared"), ("lora", "private"), ("core", "private"), ("gpt2", "private")]
+    ("form", "part"),
+    [
+        ("lora", "shared"),
+        *((form, "private") for form in FORMS),
+        ("gpt2", "private"),
+        ("gpt2 styles", "private"),
+    ],
 )
 def test_a_saved_adapter_loads_in_peft_with_the_same_logits(tmp_path: Path, form: str, part: str) -> None:
     from peft import PeftModel
 
-    fresh = tiny_gpt2 if form == "gpt2" else tiny_llama
+    fresh = tiny_gpt2 if "gpt2" in form else tiny_llama
     model = fresh()
-    adapters = build(model, "lora" if form == "gpt2" else form)
+    adapters = build(model, "lora" if form == "gpt2" else form.removeprefix("gpt2 "))
     secret = filled(adapters, "private", 8)
     adapters.load("private", secret)
     given = filled(adapters, part, 6)

@@ -1,12 +1,8 @@
 """The two LoRA adapters on a causal language model; the only file that touches PEFT.
 
-W' = W + s (B_shared A_shared + B_private A_private), s = 2.
-
-`shared` is FFA-LoRA (arXiv 2403.12313): A is fixed, public and has orthonormal rows, only B trains, so
-averaging updates is exact and ||dW||_F = s ||dB||_F. `private` is either LoRA (A and B train, A starts at
-public orthonormal rows, B at zero) or LoRA-XS (arXiv 2405.17604): A and B fixed, public and orthonormal,
-only an r x r core between them trains. PEFT has no such layer: we write B core into its lora_B and pull the
-gradient back, d core = B' d(lora_B), which is exact.
+W' = W + s (B_shared A_shared + B_private A_private), s = 2. What trains in them is said by their forms
+(adapter_forms.py): `shared` is FFA-LoRA, whose A is public, so averaging its updates is exact; `private` is a
+LoRA, an r x r core between public maps, or coefficients on public style adapters.
 """
 
 from __future__ import annotations
@@ -21,35 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from commonground.adapter_forms import Core, FixedA, Form, Lora, Styles
+from commonground.adapter_targets import find_targets
 from commonground.errors import InputError, ModelError
-from commonground.randomness import generator
 
 SHARED, PRIVATE = "shared", "private"
-FORMS = ("lora", "core")
+FORMS = ("lora", "core", "styles")
 SCALE = 2.0
-
-
-@dataclass(frozen=True)
-class Target:
-    """A linear map that both adapters sit on.
-
-    Attributes:
-        name: e.g. ``layers.22.q_proj``.
-        module: its full path in the model.
-        inputs: columns of A.
-        outputs: rows of B.
-        conv: True for GPT-2's Conv1D, which stores its weight transposed.
-    """
-
-    name: str
-    module: str
-    inputs: int
-    outputs: int
-    conv: bool
 
 
 @dataclass(frozen=True)
@@ -73,76 +50,42 @@ class ModelCard:
     data: str
 
 
-def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Path and list of the decoder layers: the outermost ModuleList as long as the config says."""
-    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if not lists:
-        raise ModelError(f"no list of {depth} decoder layers in {type(model).__name__}; a decoder is needed")
-    return min(lists, key=lambda pair: pair[0].count("."))
-
-
-def find_targets(model: nn.Module, layers: int) -> tuple[Target, ...]:
-    """All linear maps of the top `layers` decoder layers (0 = all), in the model's order."""
-    path, stack = decoder_layers(model)
-    if not 0 <= layers <= len(stack):
-        raise InputError(f"model.layers is {layers}; this model has {len(stack)} (0 = all of them)")
-    found: list[Target] = []
-    for index in range(len(stack) - (layers or len(stack)), len(stack)):
-        maps = [(n, m) for n, m in stack[index].named_modules() if _linear(m)]
-        leaves = [n.rsplit(".", 1)[-1] for n, _ in maps]
-        for name, module in maps:
-            leaf = name.rsplit(".", 1)[-1]
-            short = leaf if leaves.count(leaf) == 1 else name
-            shape = tuple(module.weight.shape)
-            conv = not isinstance(module, nn.Linear)
-            outputs, inputs = (shape[1], shape[0]) if conv else shape
-            found.append(Target(f"layers.{index}.{short}", f"{path}.{index}.{name}", inputs, outputs, conv))
-    if not found:
-        raise ModelError(f"no linear maps in the decoder layers of {type(model).__name__}")
-    return tuple(found)
-
-
-def orthonormal(rows: int, columns: int, seed: int, *name: str | int) -> Tensor:
-    """Public (rows, columns) float32 matrix with orthonormal rows: QR of a seeded Gaussian."""
-    if rows > columns:
-        raise InputError(f"model.rank is {rows}; at most {columns} here, the smallest side of a linear map")
-    draw = generator(seed, "basis", *name).standard_normal((columns, rows))
-    q, r = np.linalg.qr(draw)
-    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # QR is unique only up to signs
-    return torch.from_numpy(np.ascontiguousarray(q.T).astype(np.float32))
-
-
 class Adapters:
     """`shared` and `private` on one model, which is changed in place.
 
     Args:
         model: a frozen causal language model.
         layers: how many decoder layers from the top (0 = all).
-        rank: r.
-        form: `lora` or `core`, of the private adapter.
+        rank: r; the private adapter of form `styles` has that of all its styles together.
+        form: one of `FORMS`, of the private adapter.
         seed: of the public bases.
         base_name: written into saved adapters.
+        styles: form `styles` only: the public adapters, each with the names and shapes of form `lora`.
     """
 
     def __init__(
-        self, model: Any, *, layers: int, rank: int, form: str, seed: int, base_name: str = ""
+        self,
+        model: Any,
+        *,
+        layers: int,
+        rank: int,
+        form: str,
+        seed: int,
+        base_name: str = "",
+        styles: Sequence[Mapping[str, Tensor]] = (),
     ) -> None:
         if form not in FORMS:
             raise InputError(f"model.adapter is {form!r}; known forms: {', '.join(FORMS)}")
         if rank < 1:
             raise InputError(f"model.rank is {rank}; at least 1 is needed")
         self.targets = find_targets(model, layers)
-        self.form, self.rank, self.base_name = form, rank, base_name
-        self._bases = {
-            f"{part}.{t.name}.A": orthonormal(rank, t.inputs, seed, part, t.name, "A")
-            for part in (SHARED, PRIVATE)
-            for t in self.targets
-        }
-        if form == "core":
-            for t in self.targets:
-                basis = orthonormal(rank, t.outputs, seed, PRIVATE, t.name, "B").T.contiguous()
-                self._bases[f"{PRIVATE}.{t.name}.B"] = basis
+        self.base_name = base_name
+        private: Form
+        if form == "styles":
+            private = Styles(PRIVATE, self.targets, styles)
+        else:
+            private = (Core if form == "core" else Lora)(PRIVATE, self.targets, rank, seed)
+        self.forms: dict[str, Form] = {SHARED: FixedA(SHARED, self.targets, rank, seed), PRIVATE: private}
         self._peft = self._wrap(model)
         modules = {t.name: model.get_submodule(t.module) for t in self.targets}
         self._live = {
@@ -151,7 +94,7 @@ class Adapters:
             for t in self.targets
             for side in ("A", "B")
         }
-        self._cores: dict[str, Tensor] = {}
+        self._loaded: dict[str, dict[str, Tensor]] = {}
         self._state: tuple[tuple[str, ...], str | None] = ((), None)
         for part in (SHARED, PRIVATE):
             self.load(part, self.initial(part))
@@ -160,10 +103,11 @@ class Adapters:
     def _wrap(self, model: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
-        def config() -> Any:
+        def config(part: str) -> Any:
+            rank = self.forms[part].rank
             return LoraConfig(
-                r=self.rank,
-                lora_alpha=int(SCALE * self.rank),
+                r=rank,
+                lora_alpha=int(SCALE * rank),
                 target_modules=[t.module for t in self.targets],
                 lora_dropout=0.0,
                 bias="none",
@@ -174,34 +118,27 @@ class Adapters:
         # PEFT draws A from the global generator (we overwrite it) and asks transformers a deprecated question
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            wrapped = get_peft_model(model, config(), adapter_name=SHARED)
-            wrapped.add_adapter(PRIVATE, config())
+            wrapped = get_peft_model(model, config(SHARED), adapter_name=SHARED)
+            wrapped.add_adapter(PRIVATE, config(PRIVATE))
         return wrapped.eval()
 
     def spec(self, part: str) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what trains in `part`, in a fixed order."""
-        r = self.rank
-        names: dict[str, tuple[int, ...]] = {}
-        for t in self.targets:
-            if part == PRIVATE and self.form == "core":
-                names[f"{part}.{t.name}.core"] = (r, r)
-                continue
-            if part == PRIVATE:
-                names[f"{part}.{t.name}.A"] = (r, t.inputs)
-            names[f"{part}.{t.name}.B"] = (t.outputs, r)
-        return names
+        return self.forms[part].spec()
 
     def initial(self, part: str) -> dict[str, Tensor]:
         """The public start: A from the public basis, everything else zero, so nothing changes yet."""
+        form = self.forms[part]
         return {
-            name: self._bases[name].clone() if name.endswith(".A") else torch.zeros(shape)
-            for name, shape in self.spec(part).items()
+            name: form.public[name].clone() if name in form.public else torch.zeros(shape)
+            for name, shape in form.spec().items()
         }
 
     def digest(self) -> str:
-        """SHA-256 of the public bases."""
+        """SHA-256 of everything public and fixed in both adapters."""
         digest = hashlib.sha256(str(SCALE).encode())
-        for name, value in sorted(self._bases.items()):
+        public = self.forms[SHARED].public | self.forms[PRIVATE].public
+        for name, value in sorted(public.items()):
             digest.update(name.encode() + b"\0" + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -220,23 +157,15 @@ class Adapters:
             for t, (a, b) in zip(self.targets, self.factors(part, tensors), strict=True):
                 self._live[f"{part}.{t.name}.A"].copy_(a)
                 self._live[f"{part}.{t.name}.B"].copy_(b)
-        self._cores.update({n: v.detach().clone() for n, v in tensors.items() if n.endswith(".core")})
+        self._loaded[part] = {name: tensors[name].detach().clone() for name in spec}
 
     def factors(self, part: str, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """(A, B) of every target, A (rank, inputs) and B (outputs, rank): the change is SCALE B A."""
-        found = []
-        for t in self.targets:
-            stem = f"{part}.{t.name}"
-            if f"{stem}.core" in tensors:
-                found.append((self._bases[f"{stem}.A"], self._bases[f"{stem}.B"] @ tensors[f"{stem}.core"]))
-            else:
-                found.append((tensors.get(f"{stem}.A", self._bases[f"{stem}.A"]), tensors[f"{stem}.B"]))
-        return found
+        return self.forms[part].factors(tensors)
 
     def read(self, part: str) -> dict[str, Tensor]:
         """Copies of the tensors of `part`; never aliases of live parameters."""
-        source = self._live | self._cores
-        return {name: source[name].detach().clone() for name in self.spec(part)}
+        return {name: value.clone() for name, value in self._loaded[part].items()}
 
     def enable(self, parts: Sequence[str], train: str | None = None) -> None:
         """Make exactly `parts` act (none of them: the base, bit for bit) and exactly `train` trainable.
@@ -251,9 +180,9 @@ class Adapters:
             tuner.set_adapter(list(parts))
         else:
             tuner.disable_adapter_layers()
-        trainable = self._sources(train) if train else {}
+        trainable = self.forms[train].trained if train else ()
         for name, parameter in self._live.items():
-            parameter.requires_grad_(name in trainable.values())
+            parameter.requires_grad_(name in trainable)
         self._state = (tuple(parts), train)
 
     @contextmanager
@@ -267,19 +196,12 @@ class Adapters:
         finally:
             self.enable(parts, train)
 
-    def _sources(self, part: str) -> dict[str, str]:
-        """Tensor of the spec -> live parameter whose gradient it comes from."""
-        return {n: n.removesuffix("core") + "B" if n.endswith(".core") else n for n in self.spec(part)}
-
     def gradients(self, part: str, loss: Tensor) -> dict[str, Tensor]:
         """Gradient of `loss` for every tensor of `part`; `enable(..., train=part)` must have been called."""
-        sources = self._sources(part)
-        leaves = [self._live[source] for source in sources.values()]
+        form = self.forms[part]
+        leaves = [self._live[name] for name in form.trained]
         found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        return {
-            name: self._bases[source].T @ gradient if name.endswith(".core") else gradient
-            for (name, source), gradient in zip(sources.items(), found, strict=True)
-        }
+        return form.pull(dict(zip(form.trained, found, strict=True)))
 
     def save(self, part: str, tensors: Mapping[str, Tensor], folder: Path, card: ModelCard) -> None:
         """Write one adapter in PEFT's layout with a model card; `PeftModel.from_pretrained` loads it.
@@ -302,10 +224,6 @@ class Adapters:
         self.load(part, before)
 
 
-def _linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
 def _card_text(part: str, adapters: Adapters, card: ModelCard) -> str:
     private = part == PRIVATE
     keep = "\nThis adapter was made from one person's own comparisons. It must not leave her device.\n"
@@ -318,7 +236,7 @@ tags: [lora, preference-learning, federated-learning, differential-privacy]
 
 | | |
 |---|---|
-| rank, scale | {adapters.rank}, {SCALE:g} |
+| rank, scale | {adapters.forms[part].rank}, {SCALE:g} |
 | linear maps | {len(adapters.targets)} |
 | rounds | {card.rounds} |
 | people | {card.people} |

@@ -37,7 +37,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "schedule": SCHEDULES,
         "model.kind": KINDS,
         "model.form": ("linear", "tanh"),
-        "model.adapter": ("lora", "core"),
+        "model.adapter": ("lora", "core", "styles"),
         "data.taste.source": SOURCES,
         "data.safety.source": SOURCES,
         "data.split": SPLITS,

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from commonground.adapters import Adapters, decoder_layers
+from commonground.adapter_targets import decoder_layers
+from commonground.adapters import Adapters
 from commonground.training.texts import Ids
 
 Row = tuple[Ids, Ids]  # prompt, answer

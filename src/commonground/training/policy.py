@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from commonground.adapters import PRIVATE, SHARED, Adapters, decoder_layers
+from commonground.adapter_targets import decoder_layers
+from commonground.adapters import PRIVATE, SHARED, Adapters
 from commonground.comparisons import Comparison
 from commonground.language_model import LanguageModel
 from commonground.losses import Loss, LossSettings, Scores
@@ -37,7 +38,8 @@ class PolicyModel:
         comparisons: the run's table; `Rows.index` points into it.
         layers: adapted decoder layers, from the top (0 = all).
         rank: of both adapters.
-        adapter: `lora` or `core`, the form of the private adapter.
+        adapter: `lora`, `core` or `styles`, the form of the private adapter.
+        styles: form `styles` only: the public adapters that it mixes (training/styles.py), one a coefficient.
         seed: of the public bases.
         max_answer_tokens: tokens of an answer that count, from its start, end token included.
         max_prompt_tokens: tokens of a prompt that are read, from its end.
@@ -54,6 +56,7 @@ class PolicyModel:
         layers: int = 8,
         rank: int = 8,
         adapter: str = "lora",
+        styles: Mapping[str, Tensors] | None = None,
         seed: int = 0,
         max_answer_tokens: int = 64,
         max_prompt_tokens: int = 192,
@@ -62,10 +65,18 @@ class PolicyModel:
         self._base = base
         self._texts = TextEncoder(base.tokenizer, max_prompt=max_prompt_tokens, max_answer=max_answer_tokens)
         self._table = tuple(comparisons)
+        named = {f"{style}/{n}": v for style, one in (styles or {}).items() for n, v in one.items()}
+        self._styles = _digest(named) if named else ""
         # same weights, own modules: PEFT changes the modules in place
         model = copy.deepcopy(base.model, {id(p): p for p in base.model.parameters()}).eval()
         self.adapters = Adapters(
-            model, layers=layers, rank=rank, form=adapter, seed=seed, base_name=base.name
+            model,
+            layers=layers,
+            rank=rank,
+            form=adapter,
+            seed=seed,
+            base_name=base.name,
+            styles=tuple((styles or {}).values()),
         )
         depth = len(decoder_layers(model)[1])
         self.decoder = GatedDecoder(
@@ -100,12 +111,13 @@ class PolicyModel:
         return self.adapters.initial(SHARED)
 
     def initial_private(self) -> Tensors:
-        """A at its public start and B at zero, or zero cores: nothing changes yet."""
+        """A at its public start and B at zero, or zero cores or coefficients: nothing changes yet."""
         return self.adapters.initial(PRIVATE)
 
     def public_digests(self) -> dict[str, str]:
-        """Base weights and tokenizer, and the public bases of the adapters."""
-        return {"base": self._base.digest, "adapter_bases": self.adapters.digest()}
+        """Base weights and tokenizer, the public bases of the adapters, and the public styles if any."""
+        digests = {"base": self._base.digest, "adapter_bases": self.adapters.digest()}
+        return digests | ({"styles": self._styles} if self._styles else {})
 
     def scores(self, rows: Rows, shared: Tensors | None, private: Tensors | None) -> tuple[Tensor, Tensor]:
         """Log-probabilities of chosen and rejected answers, each (P, B) float32; zero where mask is 0."""
