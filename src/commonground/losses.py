@@ -111,20 +111,34 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def get_loss(name: str) -> Loss:
-    """The loss called `name`; raises `InputError` with the known names.
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """A loss with the SFT anchor that its settings ask for.
 
-    The loss returned adds `settings.sft` times the SFT anchor when that weight is above 0.
+    Attributes:
+        name: its name in `LOSSES`.
     """
+
+    name: str
+
+    def __call__(self, scores: Scores, settings: LossSettings) -> Tensor:
+        """One loss a pair; `settings.sft` times the anchor is added when that weight is above 0."""
+        value = LOSSES[self.name](scores, settings)
+        return value + settings.sft * sft(scores, settings) if self._anchored(settings) else value
+
+    def of_margin_only(self, settings: LossSettings) -> bool:
+        """Whether, for answers of one token each, only `chosen - rejected` matters."""
+        return self.name != "sft" and not self._anchored(settings)
+
+    def _anchored(self, settings: LossSettings) -> bool:
+        return bool(settings.sft) and self.name != "sft"
+
+
+def get_loss(name: str) -> PreferenceLoss:
+    """The loss called `name`; raises `InputError` with the known names."""
     if name not in LOSSES:
         raise InputError(f"loss.name is {name!r}; known losses: {', '.join(sorted(LOSSES))}")
-    loss = LOSSES[name]
-
-    def anchored(scores: Scores, settings: LossSettings) -> Tensor:
-        value = loss(scores, settings)
-        return value + settings.sft * sft(scores, settings) if settings.sft and loss is not sft else value
-
-    return anchored
+    return PreferenceLoss(name)
 
 
 def reward_scores(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Scores:

@@ -15,7 +15,7 @@ from commonground.comparisons import Tag
 from commonground.losses import LossSettings, get_loss
 from commonground.randomness import normal
 from commonground.training import optimiser
-from commonground.training.model import Rows, Tensors
+from commonground.training.model import Batch, Rows, Tensors
 from commonground.training.plan import Plan, PrivatePlan, Schedule, SharedPlan
 from commonground.training.reward import RewardModel
 from commonground.training.update import (
@@ -331,15 +331,16 @@ def test_a_comparison_moves_its_message_by_at_most_the_bound_of_one_pair() -> No
 
 
 class Spy(RewardModel):
-    """Remembers the rows of every call."""
+    """Remembers the rows that count in every call."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.calls: list[Rows] = []
 
-    def pair_gradients(self, rows: Rows, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Tensors]:
-        self.calls.append(rows)
-        return super().pair_gradients(rows, *args, **kwargs)
+    def gradient_sums(self, batch: Batch, *args: Any, **kwargs: Any) -> Tensors:
+        rows, weights = batch.rows, args[3]
+        self.calls.append(Rows(rows.index, rows.mask * weights, rows.flip))
+        return super().gradient_sums(batch, *args, **kwargs)
 
 
 def flips(spy: Spy) -> list[dict[tuple[int, int], float]]:
@@ -451,7 +452,7 @@ def test_without_noise_every_step_draws_as_many_comparisons() -> None:
     private_phase(spy, uneven(), None, first_private(spy, 7, plan), plan, seed=1, steps=6)
     for rows in spy.calls:
         assert rows.mask.sum(1).tolist() == [min(2, n) for n in UNEVEN]
-    assert len({tuple(rows.index[3].tolist()) for rows in spy.calls}) > 1
+    assert len({tuple(rows.mask[3].tolist()) for rows in spy.calls}) > 1
 
 
 def test_with_noise_every_comparison_is_drawn_by_its_own_coin() -> None:

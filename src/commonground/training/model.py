@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from commonground.losses import Loss, LossSettings
@@ -37,6 +38,23 @@ class Rows:
     def people(self) -> int:
         """P."""
         return int(self.index.shape[0])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Comparisons made ready for several local steps on one adapter, the other one frozen.
+
+    A model may keep here whatever does not change from step to step.
+
+    Attributes:
+        rows: which comparisons.
+        part: the adapter that trains.
+        frozen: the other adapter with leading axis P (or 1), or None for disabled.
+    """
+
+    rows: Rows
+    part: Part
+    frozen: Tensors | None
 
 
 class PreferenceModel(Protocol):
@@ -97,6 +115,36 @@ class PreferenceModel(Protocol):
         """
         ...
 
+    def batch(self, rows: Rows, part: Part, frozen: Tensors | None) -> Batch:
+        """Make comparisons ready for `gradient_sums`; see `Batch`."""
+        ...
+
+    def gradient_sums(
+        self,
+        batch: Batch,
+        trained: Tensors,
+        loss: Loss,
+        settings: LossSettings,
+        weights: Tensor,
+        clip: float | None = None,
+    ) -> Tensors:
+        """Sum over a person's pairs of weight times gradient, without keeping a gradient a pair.
+
+        Args:
+            batch: what `batch` of this model gave.
+            trained: the adapter that trains, leading axis P.
+            loss: of one pair.
+            settings: its numbers.
+            weights: (P, B); a pair of weight 0 does not count, whatever its gradient. With a clip they are
+                0 or 1.
+            clip: None, or the L2 norm that each pair's gradient (all tensors together) is clipped to; a
+                pair whose gradient is not finite then counts as zero.
+
+        Returns:
+            Sums, each (P, *shape), float32.
+        """
+        ...
+
 
 def person_rows(tables: Sequence[np.ndarray]) -> Rows:
     """All rows of each person as a padded rectangle.
@@ -107,12 +155,19 @@ def person_rows(tables: Sequence[np.ndarray]) -> Rows:
     Returns:
         Rows with B = the longest list (at least 1), mask 1 on real entries, flip 0.
     """
-    import torch
+    index, real = padded(tables)
+    mask = torch.from_numpy(real.astype(np.float32))
+    return Rows(torch.from_numpy(index), mask, torch.zeros_like(mask))
 
-    width = max(1, max((len(t) for t in tables), default=1))
-    index = torch.zeros(len(tables), width, dtype=torch.int64)
-    mask = torch.zeros(len(tables), width)
-    for p, table in enumerate(tables):
-        index[p, : len(table)] = torch.from_numpy(np.asarray(table, dtype=np.int64))
-        mask[p, : len(table)] = 1.0
-    return Rows(index, mask, torch.zeros_like(mask))
+
+def padded(lists: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of numbers as a rectangle (P, B) padded with 0 of the first list's dtype, and where it is real.
+
+    B is the length of the longest list, at least 1.
+    """
+    lengths = np.array([len(one) for one in lists], dtype=np.int64)
+    real = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
+    table = np.zeros(real.shape, dtype=lists[0].dtype if len(lists) else np.int64)
+    if len(lists):
+        table[real] = np.concatenate(lists)
+    return table, real

@@ -21,7 +21,8 @@ from commonground.comparisons import Comparison
 from commonground.language_model import LanguageModel
 from commonground.losses import Loss, LossSettings, Scores
 from commonground.training.gated import GatedDecoder, Row
-from commonground.training.model import Part, Rows, Tensors
+from commonground.training.model import Batch, Part, Rows, Tensors
+from commonground.training.pairwise import pairwise_sums
 from commonground.training.texts import TextEncoder
 from commonground.training.writing import Request, write
 
@@ -164,6 +165,22 @@ class PolicyModel:
                     gradients[name][p, b] = gradient
         self.adapters.enable(())
         return losses, gradients
+
+    def batch(self, rows: Rows, part: Part, frozen: Tensors | None) -> Batch:
+        """The rows as they are: what is frozen in the texts is kept by the decoder, whoever asks."""
+        return Batch(rows, part, frozen)
+
+    def gradient_sums(
+        self,
+        batch: Batch,
+        trained: Tensors,
+        loss: Loss,
+        settings: LossSettings,
+        weights: Tensor,
+        clip: float | None = None,
+    ) -> Tensors:
+        """See `PreferenceModel.gradient_sums`; one pass through the model for each pair that counts."""
+        return pairwise_sums(self, batch, trained, loss, settings, weights, clip)
 
     def _loss(self, pair: tuple[Row, Row], reference: Tensor, loss: Loss, settings: LossSettings) -> Tensor:
         logps = self.decoder.logps(pair)

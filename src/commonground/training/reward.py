@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,10 +23,12 @@ from torch import Tensor
 
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.errors import InputError
-from commonground.losses import Loss, LossSettings, reward_scores
+from commonground.losses import Loss, LossSettings, PreferenceLoss, reward_scores
 from commonground.randomness import generator
 from commonground.training.basis import PublicBasis
-from commonground.training.model import Part, Rows, Tensors
+from commonground.training.model import Batch, Part, Rows, Tensors
+from commonground.training.pairwise import pairwise_sums
+from commonground.training.reward_kernels import LinearPairs, Slope, TanhPairs
 
 HIDDEN = 8  # rank of A in the tanh form, where the basis has so many directions
 Form = Literal["linear", "tanh"]
@@ -59,6 +62,29 @@ class RewardFeatures:
         self.tag = torch.tensor([TAGS.index(c.tag) for c in comparisons])
         self.block = {tag: torch.from_numpy(bases[tag].features(matrix)) for tag in TAGS}
         self.private = torch.from_numpy(bases["taste"].features(matrix, dims))
+
+
+@dataclass(frozen=True)
+class _TagPairs:
+    """The pairs of one tag among the rows of a batch.
+
+    Attributes:
+        place: (P, B_tag) int64, their columns in the rows.
+        real: (P, B_tag) 1 where the entry is a pair of this tag.
+        pairs: their features.
+    """
+
+    place: Tensor
+    real: Tensor
+    pairs: LinearPairs | TanhPairs
+
+
+@dataclass(frozen=True)
+class RewardBatch(Batch):
+    """Features of a batch: of each shared tag when the shared adapter trains, else of the private one."""
+
+    shared: dict[Tag, _TagPairs]
+    private: LinearPairs | None
 
 
 class RewardModel:
@@ -152,6 +178,56 @@ class RewardModel:
                 gradients[name] = gradients[name] + term if name in gradients else term
         return losses.detach() * rows.mask, gradients
 
+    def batch(self, rows: Rows, part: Part, frozen: Tensors | None) -> RewardBatch:
+        """Gather the features of comparisons once for several steps."""
+        chosen, rejected = self._sides(rows)
+        shared, private = (None, frozen) if part == "shared" else (frozen, None)
+        frozen_rewards = (self._rewards(side, rows, shared, private)[0] for side in (chosen, rejected))
+        base = next(frozen_rewards) - next(frozen_rewards)
+        if part == "private":
+            own = LinearPairs.of(self.features.private, chosen, rejected, base)
+            return RewardBatch(rows, part, frozen, {}, own)
+        kind = TanhPairs if self.form == "tanh" else LinearPairs
+        tags = {}
+        for tag in self.tags:
+            here = (self._here(tag, rows) * rows.mask) > 0
+            width = int(here.sum(1).max())
+            if width == 0:
+                continue
+            place = torch.sort((~here).to(torch.uint8), dim=1, stable=True).indices[:, :width]
+            sides = chosen.gather(1, place), rejected.gather(1, place)
+            pairs = kind.of(self.features.block[tag], *sides, base.gather(1, place))
+            tags[tag] = _TagPairs(place, here.gather(1, place).float(), pairs)
+        return RewardBatch(rows, part, frozen, tags, None)
+
+    def gradient_sums(
+        self,
+        batch: Batch,
+        trained: Tensors,
+        loss: Loss,
+        settings: LossSettings,
+        weights: Tensor,
+        clip: float | None = None,
+    ) -> Tensors:
+        """See `PreferenceModel.gradient_sums`; in closed form for losses of the margin."""
+        if not isinstance(batch, RewardBatch):
+            raise TypeError(f"a {type(batch).__name__} is no batch of this model")
+        if not (isinstance(loss, PreferenceLoss) and loss.of_margin_only(settings)):
+            return pairwise_sums(self, batch, trained, loss, settings, weights, clip)
+        slope = _slope(loss, settings)
+        weights = weights * batch.rows.mask
+        if batch.private is not None:
+            return {"private.v": batch.private.sums(trained["private.v"], slope, weights, clip)}
+        found = {name: torch.zeros_like(value) for name, value in trained.items()}
+        for tag, own in batch.shared.items():
+            u, share = f"shared.{tag}.u", weights.gather(1, own.place) * own.real
+            if isinstance(own.pairs, TanhPairs):
+                a = f"shared.{tag}.A"
+                found[a], found[u] = own.pairs.sums(trained[a], trained[u], slope, share, clip)
+            else:
+                found[u] = own.pairs.sums(trained[u], slope, share, clip)
+        return found
+
     def _sides(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Text rows of the preferred and the other answer, each (P, B), labels flipped where asked."""
         chosen, rejected = self.features.chosen[rows.index], self.features.rejected[rows.index]
@@ -197,3 +273,16 @@ class RewardModel:
             slopes[f"shared.{tag}.A"] = inner[..., None] * values[:, :, None]
             slopes[f"shared.{tag}.u"] = here * active
         return slopes
+
+
+def _slope(loss: Loss, settings: LossSettings) -> Slope:
+    """Derivative of the loss in the margin, pair by pair."""
+
+    def slope(margin: Tensor) -> Tensor:
+        leaf = margin.detach().requires_grad_()
+        zero = torch.zeros_like(margin)
+        with torch.enable_grad():
+            losses = loss(reward_scores(leaf, zero, zero, zero), settings)
+        return torch.autograd.grad(losses.sum(), leaf)[0]
+
+    return slope

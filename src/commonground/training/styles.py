@@ -124,9 +124,9 @@ def _complete(
         file = folder / f"{name}.safetensors"
         tensors = _read(file, key)
         if tensors is None:
-            if progress is not None:
-                progress("public style adapters", done, len(names))
             if model is None:
+                if progress is not None:
+                    progress("public style adapters", done, len(names))
                 model = _model(base, layers, rank, recipe)
             tensors = train_style(model, name, recipe)
             _write(file, key, tensors)

@@ -1,0 +1,214 @@
+"""The private phase: steps on private adapters at a frozen shared adapter, with noise a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from commonground.losses import get_loss
+from commonground.randomness import coins, generator, normals
+from commonground.training import optimiser
+from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, padded, person_rows
+from commonground.training.people import People, along, choose, take
+from commonground.training.plan import PrivatePlan
+
+
+@dataclass(frozen=True)
+class PrivateState:
+    """Everything a device keeps of private adapters between visits, with leading axis P.
+
+    Attributes:
+        adapter: the current iterate.
+        total: sum of the averaged iterates.
+        moments: the optimiser's state.
+        steps: (P,) int64, lifetime steps taken, which the privacy claim counts.
+    """
+
+    adapter: Tensors
+    total: Tensors
+    moments: Tensors
+    steps: torch.Tensor
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Flat name -> array, P first; `from_arrays` takes them back."""
+        parts = {"adapter": self.adapter, "total": self.total, "moments": self.moments}
+        flat = {f"{part}/{k}": v.numpy() for part, tensors in parts.items() for k, v in tensors.items()}
+        return flat | {"steps": self.steps.numpy()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> PrivateState:
+        """The state that `to_arrays` gave."""
+        parts: dict[str, Tensors] = {"adapter": {}, "total": {}, "moments": {}}
+        for key, value in arrays.items():
+            if key != "steps":
+                part, name = key.split("/", 1)
+                parts[part][name] = torch.from_numpy(np.array(value))
+        return cls(**parts, steps=torch.from_numpy(np.array(arrays["steps"])))
+
+    @classmethod
+    def stack(cls, states: Sequence[PrivateState]) -> PrivateState:
+        """States of several calls as one along the person axis."""
+
+        def join(parts: list[Tensors]) -> Tensors:
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        return cls(
+            join([s.adapter for s in states]),
+            join([s.total for s in states]),
+            join([s.moments for s in states]),
+            torch.cat([s.steps for s in states]),
+        )
+
+
+def first_private(model: PreferenceModel, people: int, plan: PrivatePlan) -> PrivateState:
+    """The public starting state of `people` private adapters."""
+    adapter = take(model.initial_private(), people)
+    zeros = {name: torch.zeros_like(value) for name, value in adapter.items()}
+    moments = optimiser.init(plan.optimiser, adapter)
+    return PrivateState(adapter, zeros, moments, torch.zeros(people, dtype=torch.int64))
+
+
+def private_phase(
+    model: PreferenceModel,
+    people: People,
+    shared: Tensors | None,
+    state: PrivateState,
+    plan: PrivatePlan,
+    *,
+    seed: int,
+    steps: int,
+    stream: str = "private",
+) -> PrivateState:
+    """Up to `steps` more steps on the private adapters, at a frozen shared adapter.
+
+    With noise, every step is a subsampled Gaussian mechanism per comparison: a Poisson draw at
+    `plan.sampling`, each pair's gradient clipped to `plan.clip`, noise of std `noise_multiplier * clip` on
+    the sum, and the public denominator `sampling * cap`. An empty draw is a step of noise alone. A person
+    whose lifetime steps are spent is left exactly as she was. Draws are keyed by (person, lifetime step):
+    however the steps are cut into visits, they are the same.
+
+    Args:
+        model: the preference model.
+        people: P people.
+        shared: the frozen shared adapter with leading axis 1 or P; None = the base policy (local models).
+        state: where the people are.
+        plan: see `PrivatePlan`.
+        seed: the run's seed.
+        steps: at most so many steps now.
+        stream: name of the random streams.
+
+    Returns:
+        The new state.
+    """
+    count = len(people.index)
+    if count != state.steps.shape[0]:
+        raise ValueError(f"state of {state.steps.shape[0]} people; {count} people were given")
+    if not (state.steps < plan.steps).any() or steps < 1:
+        return state
+    gradient = _PrivateGradient(model, people, shared, plan, seed, stream)
+    for _ in range(steps):
+        active = state.steps < plan.steps
+        if not active.any():
+            break
+        found = gradient.at(state)
+        rate: float | torch.Tensor = plan.rate
+        if plan.decay:
+            rate = plan.rate * (1 - state.steps / plan.steps).clamp(min=0)
+        adapter, moments = optimiser.update(
+            plan.optimiser, state.adapter, found, state.moments, state.steps, rate, plan.ridge
+        )
+        averaged = active & (state.steps >= int(plan.average_from * plan.steps))
+        state = PrivateState(
+            choose(active, adapter, state.adapter),
+            choose(averaged, {k: state.total[k] + v for k, v in adapter.items()}, state.total),
+            choose(active, moments, state.moments),
+            state.steps + active.long(),
+        )
+    return state
+
+
+class _PrivateGradient:
+    """What the people's next step moves against, over all their comparisons, made ready once a visit."""
+
+    def __init__(
+        self,
+        model: PreferenceModel,
+        people: People,
+        shared: Tensors | None,
+        plan: PrivatePlan,
+        seed: int,
+        stream: str,
+    ) -> None:
+        self._model, self._people, self._plan = model, people, plan
+        self._seed, self._stream, self._loss = seed, stream, get_loss(plan.loss)
+        tables = [np.concatenate([rows[tag] for tag in plan.tags]) for rows in people.rows]
+        self._counts = [len(table) for table in tables]
+        rows, count = person_rows(tables), len(people.index)
+        if plan.flip_probability > 0:
+            rows = Rows(rows.index, rows.mask, self._flips(tables))
+        frozen = None if shared is None else {k: v.expand(count, *v.shape[1:]) for k, v in shared.items()}
+        self._batch: Batch = model.batch(rows, "private", frozen)
+
+    def at(self, state: PrivateState) -> Tensors:
+        """The noised (or plain) mean gradient of each person's next step."""
+        plan, steps = self._plan, state.steps.tolist()
+        drawn = self._batch.rows.mask if plan.sampling >= 1 else self._draws(steps)
+        if drawn.any():
+            settings = plan.settings
+            sums = self._model.gradient_sums(
+                self._batch, state.adapter, self._loss, settings, drawn, plan.clip
+            )
+        else:  # nobody drew anything: no forward pass, only the noise below
+            sums = {name: torch.zeros_like(value) for name, value in state.adapter.items()}
+        if plan.noise_multiplier > 0:
+            expected = max(plan.sampling * plan.cap, 1e-9)
+            std = plan.noise_multiplier * plan.clip
+            return {k: (v + std * self._noise(k, v, steps)) / expected for k, v in sums.items()}
+        counts = drawn.sum(1).clamp(min=1)
+        return {name: value / along(counts, value) for name, value in sums.items()}
+
+    def _noise(self, name: str, value: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
+        keys = zip(self._people.index, steps, strict=True)
+        names = ((self._stream, "noise", person, step, name) for person, step in keys)
+        return normals(tuple(value.shape[1:]), self._seed, names)
+
+    def _draws(self, steps: Sequence[int]) -> torch.Tensor:
+        """(P, B): 1 where a comparison is in the step."""
+        drawn = np.zeros(tuple(self._batch.rows.mask.shape), np.float32)
+        for p, (person, count, step) in enumerate(zip(self._people.index, self._counts, steps, strict=True)):
+            drawn[p, :count] = self._draw(count, person, step)
+        return torch.from_numpy(drawn)
+
+    def _draw(self, count: int, person: int, step: int) -> np.ndarray:
+        """One person's draw: independent coins, or, where no noise asks for them, always as many."""
+        plan, name = self._plan, (self._stream, "poisson", person, step)
+        if plan.noise_multiplier > 0:
+            return coins(count, self._seed, *name) < plan.sampling
+        size = min(count, max(1, round(plan.sampling * plan.cap)))
+        chosen = np.zeros(count, bool)
+        chosen[generator(self._seed, *name).choice(count, size, replace=False)] = True
+        return chosen
+
+    def _flips(self, tables: Sequence[np.ndarray]) -> torch.Tensor:
+        """Randomised response: each comparison's label is flipped once and for all, (P, B) of 0 and 1.
+
+        The coins are in the order of the table, whatever order the tags come in.
+        """
+        flips = []
+        for person, table in zip(self._people.index, tables, strict=True):
+            flipped = (
+                coins(len(table), self._seed, self._stream, "label", person) < self._plan.flip_probability
+            )
+            flips.append(flipped[np.argsort(np.argsort(table))].astype(np.float32))
+        return torch.from_numpy(padded(flips)[0])
+
+
+def release_ready(state: PrivateState, plan: PrivatePlan) -> Tensors:
+    """The adapters that the personal policies use: the mean of the averaged iterates where there is one."""
+    first = int(plan.average_from * plan.steps)
+    counts = (state.steps - first).clamp(min=0)
+    means = {k: v / along(counts.clamp(min=1), v) for k, v in state.total.items()}
+    return choose(counts > 0, means, state.adapter)

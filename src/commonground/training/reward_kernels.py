@@ -1,0 +1,114 @@
+"""Sums of clipped gradients of reward models, for many people in one tensor operation.
+
+A pair's gradient is never held in memory. For `r = v . x` it is `s x`, with s the slope of the loss in the
+margin and x the difference of the two answers' features, so its norm is |s| |x|. For `r = u . tanh(A x)` the
+part by A is `a c' - b r'` with vectors a, b and the features c, r of the two answers; its squared norm is
+`|a|^2 |c|^2 + |b|^2 |r|^2 - 2 (a.b)(c.r)`: a 2 x 2 Gram matrix instead of a matrix a pair.
+
+Axes: P people, B pairs, D features, H hidden. Losses are of the margin only. Norms are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Slope = Callable[[Tensor], Tensor]  # margins (P, B) -> derivative of each pair's loss
+
+
+@dataclass(frozen=True)
+class LinearPairs:
+    """Pairs of a linear reward.
+
+    Attributes:
+        x: (P, B, D) features of chosen minus rejected.
+        base: (P, B) margin that the frozen adapter gives.
+        norms: (P, B) float64 length of `x`.
+    """
+
+    x: Tensor
+    base: Tensor
+    norms: Tensor
+
+    @classmethod
+    def of(cls, block: Tensor, chosen: Tensor, rejected: Tensor, base: Tensor) -> LinearPairs:
+        """Pairs of texts: `block` (T, D), `chosen` and `rejected` (P, B) int64."""
+        x = block[chosen] - block[rejected]
+        return cls(x, base, torch.linalg.vector_norm(x, dim=2, dtype=torch.float64))
+
+    def sums(self, v: Tensor, slope: Slope, weights: Tensor, clip: float | None) -> Tensor:
+        """(P, D) sums for `v` (P, D); see `PreferenceModel.gradient_sums`."""
+        margin = self.base + torch.bmm(self.x, v.unsqueeze(2)).squeeze(2)
+        slopes = slope(margin)
+        if clip is not None:
+            slopes, factors = bounded(slopes, slopes.double().abs() * self.norms, clip)
+            slopes = slopes * factors
+        return torch.bmm((slopes * weights).unsqueeze(1), self.x).squeeze(1)
+
+
+@dataclass(frozen=True)
+class TanhPairs:
+    """Pairs of a tanh reward.
+
+    Attributes:
+        x: (P, 2B, D) features of the chosen answers, then of the rejected ones.
+        base: (P, B) margin that the frozen adapter gives.
+        squares: (P, 2B) float64 squared length of `x`.
+        cross: (P, B) float64 inner product of the two answers.
+    """
+
+    x: Tensor
+    base: Tensor
+    squares: Tensor
+    cross: Tensor
+
+    @classmethod
+    def of(cls, block: Tensor, chosen: Tensor, rejected: Tensor, base: Tensor) -> TanhPairs:
+        """Pairs of texts: `block` (T, D), `chosen` and `rejected` (P, B) int64."""
+        x = block[torch.cat([chosen, rejected], 1)]
+        wide, pairs = x.double(), chosen.shape[1]
+        cross = torch.linalg.vecdot(wide[:, :pairs], wide[:, pairs:])
+        return cls(x, base, torch.linalg.vecdot(wide, wide), cross)
+
+    def sums(
+        self, a: Tensor, u: Tensor, slope: Slope, weights: Tensor, clip: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sums for A (P, H, D) and u (P, H)."""
+        pairs = self.base.shape[1]
+        t = torch.tanh(torch.bmm(self.x, a.mT))
+        difference = t[:, :pairs] - t[:, pairs:]
+        margin = self.base + torch.bmm(difference, u.unsqueeze(2)).squeeze(2)
+        slopes = slope(margin)
+        inner = u.unsqueeze(1) * (1 - t.square())  # d r / d (A x), (P, 2B, H)
+        if clip is not None:
+            norms = slopes.double().abs() * self._lengths(inner, difference)
+            slopes, factors = bounded(slopes, norms, clip)
+            slopes = slopes * factors
+        slopes = slopes * weights
+        signed = torch.cat([slopes, -slopes], 1).unsqueeze(2)
+        return (
+            torch.bmm((signed * inner).mT, self.x),
+            torch.bmm(slopes.unsqueeze(1), difference).squeeze(1),
+        )
+
+    def _lengths(self, inner: Tensor, difference: Tensor) -> Tensor:
+        """(P, B) float64: length of the whole gradient of each pair's margin."""
+        wide, pairs = inner.double(), self.base.shape[1]
+        own = torch.linalg.vecdot(wide, wide) * self.squares
+        mixed = torch.linalg.vecdot(wide[:, :pairs], wide[:, pairs:]) * self.cross
+        direct = torch.linalg.vector_norm(difference, dim=2, dtype=torch.float64).square()
+        squared: Tensor = own[:, :pairs] + own[:, pairs:] - 2 * mixed + direct
+        return squared.clamp(min=0).sqrt()
+
+
+def bounded(slopes: Tensor, norms: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Slopes without those of pairs whose gradient is not finite, and the clip factors min(1, C / norm)."""
+    finite = norms.isfinite()
+    if not finite.all():
+        slopes, norms = torch.where(finite, slopes, 0.0), torch.where(finite, norms, 0.0)
+    if clip == float("inf"):
+        return slopes, torch.ones_like(slopes)
+    return slopes, (clip / norms.clamp(min=clip)).to(slopes.dtype)
