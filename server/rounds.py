@@ -28,8 +28,10 @@ from commonground.manifest import Manifest
 from commonground.privacy.ledger import EVERYBODY, Ledger
 from commonground.server.checkpoint import load_state, save_state
 from commonground.server.job import Job
+from commonground.strategies import together
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.records import ARRAYS, CONFIG, to_record
+from commonground.strategies.together import serves_cohorts
 
 __all__ = ["Job", "Outcome", "RoundEvent", "load_outcome", "run_rounds"]
 
@@ -120,17 +122,19 @@ def run_rounds(
         began = time.monotonic()
         before = dict(wrapper.counts)
         asked = list(wrapper.configure_train(round, arrays, ConfigRecord(), grid))
-        _charge(job, digest, round, sorted(wrapper.drawn.values()))
+        _charge(job, digest, round, wrapper.cohort)
         replies = _exchange(grid, asked, job.timeout, stop)
         broadcast, (result, _) = arrays, wrapper.aggregate_train(round, replies)
         errors = wrapper.counts["errors"] - before["errors"]
         if errors and job.stop_on_error:
             raise CommonGroundError(
-                f"{job.arm}, round {round}: {errors} of {len(asked)} devices answered with an error",
+                f"{job.arm}, round {round}: {errors} of {len(asked)} devices answered with an error"
+                if not serves_cohorts(grid)
+                else f"{job.arm}, round {round}: the fleet answered with an error",
                 hint="the device's own log (commonground.client) says why; it never travels",
             )
         arrays = to_record(wrapper.current) if result is None else result
-        cohort = sorted(wrapper.drawn.values())
+        cohort = wrapper.cohort
         if job.private:
             _private(grid, job, round, broadcast, cohort, final=False, stop=stop)
         if on_round is not None:
@@ -184,8 +188,16 @@ def _private(
     stop: threading.Event,
 ) -> None:
     """Ask people to run their private phase; what they answer is ignored, since it is always the same."""
-    nodes, digest = sorted(grid.get_node_ids()), Manifest.from_dict(job.manifest).digest
-    shared = {"round": round, "manifest": digest, "final": final}
+    shared: dict[str, int | str] = {
+        "round": round,
+        "manifest": Manifest.from_dict(job.manifest).digest,
+        "final": final,
+    }
+    if serves_cohorts(grid):
+        if people:
+            _exchange(grid, [together.ask(together.PRIVATE, 1, arrays, people, shared)], job.timeout, stop)
+        return
+    nodes = sorted(grid.get_node_ids())
     for first in range(0, len(people), BATCH):
         messages = [
             Message(
@@ -240,7 +252,7 @@ def _charge(job: Job, run: str, round: int, cohort: Sequence[int]) -> None:
 def _wait_for_nodes(grid: Grid, people: int, stop: threading.Event) -> None:
     """Flower's simulation starts this app before all of its nodes are there."""
     began = time.monotonic()
-    while (found := len(list(grid.get_node_ids()))) < people:
+    while not serves_cohorts(grid) and (found := len(list(grid.get_node_ids()))) < people:
         if stop.is_set():
             raise InterruptedRunError("the run was stopped")
         if time.monotonic() - began > NODES:

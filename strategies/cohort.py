@@ -7,37 +7,39 @@ round then happens all the same, with noise alone, and counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from commonground.randomness import generator
+from commonground.randomness import coins
 
 
-def draw_cohort(seed: int, round: int, eligible: Sequence[int], q: float) -> list[int]:
+def draw_cohort(seed: int, round: int, eligible: np.ndarray, q: float) -> np.ndarray:
     """Toss everybody's coin.
+
+    Person i's coin is the i-th draw of the round's stream, so it does not depend on who else there is.
 
     Args:
         seed: the run's seed (a simulation; a deployment takes its coins from the operating system).
         round: the round, from 1.
-        eligible: indices of the people who may be drawn.
+        eligible: (n,) indices of the people who may be drawn.
         q: probability that a person is drawn, in [0, 1].
 
     Returns:
         The people drawn, ascending.
     """
-    return [person for person in sorted(eligible) if generator(seed, "coin", round, person).random() < q]
+    people = np.sort(eligible)
+    tossed = coins(int(people[-1]) + 1 if len(people) else 0, seed, "coin", round)
+    return np.asarray(people[tossed[people] < q])
 
 
-def under_cap(people: Sequence[int], taken_part: np.ndarray, cap: int | None) -> list[int]:
+def under_cap(people: np.ndarray, taken_part: np.ndarray, cap: int | None) -> np.ndarray:
     """Those who have taken part less than `cap` times (None: everybody).
 
     A person at the cap sends nothing any more. The cap belongs to `trust=local`, whose accounting charges
     each upload as it is; with central noise it would make the coin depend on earlier coins.
 
     Args:
-        people: indices of people.
+        people: (n,) indices of people.
         taken_part: (people,) int64, rounds each person was drawn in.
         cap: k, or None.
     """
-    return [person for person in people if cap is None or taken_part[person] < cap]
+    return people if cap is None else people[taken_part[people] < cap]

@@ -27,10 +27,12 @@ from flwr.serverapp.strategy import Strategy
 from commonground.errors import EgressError, StrategyError
 from commonground.manifest import Manifest, verify
 from commonground.randomness import normal
+from commonground.strategies import together
 from commonground.strategies.cohort import draw_cohort, under_cap
 from commonground.strategies.quiet import quick_collections, quiet_flower
 from commonground.strategies.records import ARRAYS, CONFIG, from_record, read_update, to_record, train_content
 from commonground.strategies.state import State, restore_strategy, strategy_state
+from commonground.strategies.together import serves_cohorts
 
 Arrays = dict[str, np.ndarray]
 
@@ -86,11 +88,12 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
             )
         self.inner, self.manifest, self.people = inner, manifest, people
         self.q, self.m, self.z, self.seed, self.rounds = q, m, noise_multiplier, seed, rounds
-        self.eligible = list(range(people)) if eligible is None else sorted(eligible)
+        self.eligible = np.arange(people) if eligible is None else np.array(eligible, np.int64)
         self.individual, self.average, self.participations = individual, average, participations
         self.taken_part = np.zeros(people, np.int64)
         self.counts = {"messages": 0, "bytes": 0, "refused": 0, "errors": 0, "skipped": 0}
-        self.drawn: dict[int, int] = {}  # node id -> person, of the round under way
+        self.cohort: list[int] = []  # people of the round under way, ascending
+        self.drawn: dict[int, int] = {}  # node id -> person, where they were asked one by one
         self.answered: list[int] = []  # people whose reply was used, ascending
         # The parameters in float64; what is broadcast is their float32 cast, so that momentum and the
         # average never see the rounding.
@@ -103,7 +106,10 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Draw the cohort and address one message to each person of it, ascending by person."""
+        """Draw the cohort and address one message to each person of it, ascending by person.
+
+        A grid that trains many people at once gets one message for all of them; see `together`.
+        """
         current = from_record(arrays)
         shapes = {name: value.shape for name, value in current.items()}
         if shapes != {spec.name: spec.shape for spec in self.manifest.tensors}:
@@ -112,17 +118,21 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
             self._exact = {spec.name: current[spec.name].astype(np.float64) for spec in self.manifest.tensors}
         with quiet_flower():  # lets the inner strategy note where it stands; it samples nobody
             self.inner.configure_train(server_round, to_record(self._exact), ConfigRecord(dict(config)), grid)
+        drawn = draw_cohort(self.seed, server_round, self.eligible, self.q)
+        drawn = under_cap(drawn, self.taken_part, self.participations)
+        self.taken_part[drawn] += 1
+        self.cohort = drawn.tolist()
+        shared: dict[str, int | str] = {"round": server_round, "manifest": self.manifest.digest}
+        if serves_cohorts(grid):
+            each = {**shared, "each": self.individual}
+            return [together.ask(together.TRAIN, 1, arrays, self.cohort, each)] if self.cohort else []
         # Node ids are random numbers in Flower's simulation, new in every run. A person is the rank of
         # the node's id, the same in every runtime; whose rank is whose does not matter, because a
         # device's data and state are looked up by the person and never by the node.
         nodes = sorted(grid.get_node_ids())
         if len(nodes) < self.people:
             raise StrategyError(f"{len(nodes)} nodes are connected; this run has {self.people} people")
-        cohort = draw_cohort(self.seed, server_round, self.eligible, self.q)
-        cohort = under_cap(cohort, self.taken_part, self.participations)
-        self.taken_part[cohort] += 1
-        self.drawn = {nodes[person]: person for person in cohort}
-        shared = {"round": server_round, "manifest": self.manifest.digest}
+        self.drawn = {nodes[person]: person for person in self.cohort}
         return [
             Message(
                 RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**shared, "person": person})}),
@@ -138,11 +148,16 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         """Check, sum and noise the replies; hand the inner strategy one reply; cast what it gives back."""
         if self._exact is None:
             raise StrategyError("aggregate_train came before configure_train")
-        updates = self._checked(replies)
-        if self.individual:
+        received = list(replies)
+        if received and received[0].metadata.message_type == together.TRAIN:
+            updates, total = self._from_cohort(received)
+        else:
+            updates = self._checked(received)
+            total = None if self.individual else self._total(updates)
+        if total is None:
             proposals = [self._moved(update) for update in updates]
         else:
-            proposals = [self._moved(self._noised_mean(server_round, updates))]
+            proposals = [self._moved(self._noised_mean(server_round, total))]
         contents = [train_content(proposal) for proposal in proposals]
         messages = [Message(c, dst_node_id=0, message_type=MessageType.TRAIN) for c in contents]
         with quiet_flower(), quick_collections():
@@ -193,11 +208,35 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         self.answered = sorted(by_person)
         return [by_person[person] for person in self.answered]
 
-    def _noised_mean(self, round: int, updates: Sequence[Arrays]) -> Arrays:
-        """y_t, float64. Added up in the order of people: a sum of floats depends on its order."""
+    def _from_cohort(self, replies: Sequence[Message]) -> tuple[list[Arrays], np.ndarray | None]:
+        """Updates one by one, or what they add up to, of the one reply of a grid that serves cohorts."""
+        self.answered, reply = [], replies[0]
+        if reply.has_error():
+            self.counts["errors"] += 1
+            return [], None if self.individual else np.zeros(self.manifest.size, np.float64)
+        found = together.received(reply, self.manifest, each=self.individual)
+        if not set(found.answered) <= set(self.cohort):
+            raise EgressError("a cohort's reply holds somebody who was not drawn")
+        self.answered = found.answered
+        self.counts["refused"] += found.refused
+        self.counts["messages"] += len(found.answered)
+        sizes = (int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in self.manifest.tensors)
+        self.counts["bytes"] += len(found.answered) * sum(sizes)
+        if self.individual:
+            people = range(len(found.answered))
+            return [{name: value[p] for name, value in found.arrays.items()} for p in people], None
+        return [], np.concatenate([value.ravel() for value in found.arrays.values()])
+
+    def _total(self, updates: Sequence[Arrays]) -> np.ndarray:
+        """(d,) float64, added up in the order of people: a sum of floats depends on its order."""
         flat = np.zeros(self.manifest.size, np.float64)
         for update in updates:
             flat += np.concatenate([update[t.name].ravel() for t in self.manifest.tensors])
+        return flat
+
+    def _noised_mean(self, round: int, total: np.ndarray) -> Arrays:
+        """y_t, float64, from the (d,) sum of the updates."""
+        flat = total.copy()
         if self.z > 0:
             draws = normal((self.manifest.size,), self.seed, "noise", round).numpy().astype(np.float64)
             flat += self.z * self.manifest.clip * draws
