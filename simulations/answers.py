@@ -7,14 +7,15 @@ prompts is never trained on by anybody. Safety prompts are split once for everyb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from commonground.comparisons import Comparison, Person
+from commonground.comparisons import Comparison, Person, Tag
 from commonground.config import DataConfig
 from commonground.data.starter import safety_pairs, taste_prompts
-from commonground.randomness import generator
+from commonground.randomness import fleeting, generator
 from commonground.simulations.planting import PlantedPerson, Planting, draw_person
 from commonground.simulations.truth import oracle
 
@@ -39,6 +40,32 @@ class Answers:
     p_pool: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """One person's answers as numbers of public texts, and the truth about them.
+
+    Attributes:
+        prompt: (n,) which prompt.
+        chosen: (n,) number of the preferred text: see `PlantedTaste.texts` and `PlantedSafety.texts`.
+        rejected: (n,) number of the other one.
+        p_own: (n,) see `Answers`.
+        p_pool: (n,) see `Answers`.
+    """
+
+    prompt: np.ndarray
+    chosen: np.ndarray
+    rejected: np.ndarray
+    p_own: np.ndarray
+    p_pool: np.ndarray
+
+    def comparisons(
+        self, prompts: Sequence[str], texts: Sequence[str], tag: Tag, person: str
+    ) -> list[Comparison]:
+        """The same as comparisons."""
+        rows = zip(self.prompt.tolist(), self.chosen.tolist(), self.rejected.tolist(), strict=True)
+        return [Comparison(prompts[q], texts[one], texts[other], tag, person) for q, one, other in rows]
+
+
 class PlantedTaste:
     """Draws planted people and their taste comparisons.
 
@@ -55,7 +82,7 @@ class PlantedTaste:
         self.oracle = oracle(planting)
         questions = taste_prompts()
         self._prompts = tuple(question.prompt for question in questions)
-        self._texts = tuple(tuple(q.answers[style] for style in planting.styles) for q in questions)
+        self.texts = tuple(q.answers[style] for q in questions for style in planting.styles)
         self._cold = _split(len(questions), COLD_SHARE, generator(seed, "cold prompts"))
         self._p_pool = self.oracle.p_pool
 
@@ -65,34 +92,39 @@ class PlantedTaste:
 
     def answers(self, planted: PlantedPerson) -> Answers:
         """This person's comparisons; train and test have no prompt in common."""
+        test = self._ask(planted, self._split(planted)[1], self.data.test_pairs, "test")
+        learned, held = (
+            choices.comparisons(self._prompts, self.texts, "taste", planted.person.id)
+            for choices in (self.learned(planted), test)
+        )
+        return Answers(learned, held, test.p_own, test.p_pool)
+
+    def learned(self, planted: PlantedPerson) -> Choices:
+        """What this person's device learns from, without a text."""
+        return self._ask(planted, self._split(planted)[0], self.data.pairs_per_person, "train")
+
+    def _split(self, planted: PlantedPerson) -> tuple[np.ndarray, np.ndarray]:
         train, test = self._cold
         if self.data.split != "cold":
-            rng = generator(self.seed, "person", planted.person.id, "prompts")
+            rng = fleeting(self.seed, "person", planted.person.id, "prompts")
             train, test = _split(len(self._prompts), OWN_SHARE, rng)
-        learned, _, _ = self._ask(planted, train, self.data.pairs_per_person, "train")
-        return Answers(learned, *self._ask(planted, test, self.data.test_pairs, "test"))
+        return train, test
 
-    def _ask(
-        self, planted: PlantedPerson, prompts: np.ndarray, count: int, part: str
-    ) -> tuple[list[Comparison], np.ndarray, np.ndarray]:
+    def _ask(self, planted: PlantedPerson, prompts: np.ndarray, count: int, part: str) -> Choices:
         name, pairs, p_pools = planted.person.id, self.oracle.pairs, self._p_pool
         if self.planting.favourite:
             offered = (pairs == int(np.argmax(planted.utility))).any(1)
             pairs, p_pools = pairs[offered], p_pools[offered]
-        rng = generator(self.seed, "person", name, "taste", part)
+        rng = fleeting(self.seed, "person", name, "taste", part)
         which = _draw(len(prompts) * len(pairs), count, rng)
         prompt, pair = prompts[which // len(pairs)], which % len(pairs)
         first, second = pairs[pair, 0], pairs[pair, 1]
         p, p_pool = planted.prefers(first, second), p_pools[pair]
         yes = rng.random(count) < p
+        styles = len(self.planting.styles)
         won, lost = np.where(yes, first, second), np.where(yes, second, first)
-        comparisons = [
-            Comparison(
-                self._prompts[place], self._texts[place][chosen], self._texts[place][rejected], "taste", name
-            )
-            for place, chosen, rejected in zip(prompt.tolist(), won.tolist(), lost.tolist(), strict=True)
-        ]
-        return comparisons, np.where(yes, p, 1 - p), np.where(yes, p_pool, 1 - p_pool)
+        truth = np.where(yes, p, 1 - p), np.where(yes, p_pool, 1 - p_pool)
+        return Choices(prompt, styles * prompt + won, styles * prompt + lost, *truth)
 
 
 class PlantedSafety:
@@ -107,6 +139,8 @@ class PlantedSafety:
     def __init__(self, seed: int, data: DataConfig, planting: Planting) -> None:
         self.seed, self.p = seed, planting.consensus
         self._pairs = safety_pairs()
+        self.texts = tuple(text for pair in self._pairs for text in (pair.safe, pair.unsafe))
+        self._prompts = tuple(pair.prompt for pair in self._pairs)
         prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(p.prompt for p in self._pairs))}
         tested = _split(len(prompts), SAFETY_SHARE, generator(seed, "safety prompts"))[1]
         in_test = np.isin([prompts[pair.prompt] for pair in self._pairs], tested)
@@ -116,26 +150,24 @@ class PlantedSafety:
 
     def answers(self, person: Person) -> Answers:
         """This person's comparisons; with split ``unseen`` none to learn from, only tests."""
-        train = (
-            []
-            if person.split == "unseen"
-            else self._ask(person.id, self._train, self._train_count, "train")[0]
+        test = self._ask(person.id, self._test, self._test_count, "test")
+        learned, held = (
+            choices.comparisons(self._prompts, self.texts, "safety", person.id)
+            for choices in (self.learned(person), test)
         )
-        test, p = self._ask(person.id, self._test, self._test_count, "test")
-        return Answers(train, test, p, p)
+        return Answers(learned, held, test.p_own, test.p_pool)
 
-    def _ask(
-        self, name: str, places: np.ndarray, count: int, part: str
-    ) -> tuple[list[Comparison], np.ndarray]:
-        rng = generator(self.seed, "person", name, "safety", part)
+    def learned(self, person: Person) -> Choices:
+        """What this person's device learns from, without a text."""
+        count = 0 if person.split == "unseen" else self._train_count
+        return self._ask(person.id, self._train, count, "train")
+
+    def _ask(self, name: str, places: np.ndarray, count: int, part: str) -> Choices:
+        rng = fleeting(self.seed, "person", name, "safety", part)
         which = places[_draw(len(places), count, rng)]
         agrees = rng.random(count) < self.p
-        comparisons = []
-        for place, safe in zip(which.tolist(), agrees.tolist(), strict=True):
-            pair = self._pairs[place]
-            chosen, rejected = (pair.safe, pair.unsafe) if safe else (pair.unsafe, pair.safe)
-            comparisons.append(Comparison(pair.prompt, chosen, rejected, "safety", name))
-        return comparisons, np.where(agrees, self.p, 1 - self.p)
+        p = np.where(agrees, self.p, 1 - self.p)
+        return Choices(which, 2 * which + ~agrees, 2 * which + agrees, p, p)
 
 
 def _split(count: int, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from commonground.comparisons import Person, Split
 from commonground.errors import InputError
-from commonground.randomness import generator
+from commonground.randomness import fleeting
 
 UNSEEN_BLOCK = 4  # with data.split=unseen_people one person in each block of four is unseen
 
@@ -147,7 +147,7 @@ def draw_person(index: int, seed: int, planting: Planting, split: str = "warm") 
             so that the quarter is exact and still does not depend on how many people there are.
     """
     name = f"person-{index:06d}"
-    rng = generator(seed, "person", name, "self")
+    rng = fleeting(seed, "person", name, "self")
     group_coin, minority_coin = rng.random(2)
     bounds = np.cumsum([share for _, share, _ in planting.groups])
     place = min(int(np.searchsorted(bounds, group_coin, side="right")), len(planting.groups) - 1)
@@ -161,6 +161,19 @@ def draw_person(index: int, seed: int, planting: Planting, split: str = "warm") 
     flip = float(rng.beta(planting.flip * strength, (1 - planting.flip) * strength)) if planting.flip else 0.0
     side: Split = "train"
     if split == "unseen_people":
-        chosen = generator(seed, "unseen people", index // UNSEEN_BLOCK).integers(UNSEEN_BLOCK)
-        side = "unseen" if index % UNSEEN_BLOCK == chosen else "train"
+        side = "unseen" if index % UNSEEN_BLOCK == _unseen(seed, index // UNSEEN_BLOCK) else "train"
     return PlantedPerson(Person(name, group, side), minority, planting.gamma * weights, rationality, flip)
+
+
+def unseen_people(people: int, seed: int, split: str) -> np.ndarray:
+    """(people,) bool: who takes no part in shared training, without drawing the people."""
+    unseen = np.zeros(people, bool)
+    if split == "unseen_people":
+        blocks = range(-(-people // UNSEEN_BLOCK))
+        places = np.array([UNSEEN_BLOCK * block + _unseen(seed, block) for block in blocks], np.int64)
+        unseen[places[places < people]] = True
+    return unseen
+
+
+def _unseen(seed: int, block: int) -> int:
+    return int(fleeting(seed, "unseen people", block).integers(UNSEEN_BLOCK))
