@@ -145,7 +145,7 @@ class PlantedSafety:
         tested = _split(len(prompts), SAFETY_SHARE, generator(seed, "safety prompts"))[1]
         in_test = np.isin([prompts[pair.prompt] for pair in self._pairs], tested)
         self._train, self._test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
-        self._train_count = min(max(1, data.pairs_per_person // TASTE_FOR_SAFETY), len(self._train))
+        self.train_count = min(max(1, data.pairs_per_person // TASTE_FOR_SAFETY), len(self._train))
         self._test_count = min(-(-data.test_pairs // TASTE_FOR_SAFETY_TEST), len(self._test))
 
     def answers(self, person: Person) -> Answers:
@@ -159,7 +159,7 @@ class PlantedSafety:
 
     def learned(self, person: Person) -> Choices:
         """What this person's device learns from, without a text."""
-        count = 0 if person.split == "unseen" else self._train_count
+        count = 0 if person.split == "unseen" else self.train_count
         return self._ask(person.id, self._train, count, "train")
 
     def _ask(self, name: str, places: np.ndarray, count: int, part: str) -> Choices:

@@ -7,13 +7,13 @@ a source of real comparisons. Safety comparisons are then theirs, from the start
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from commonground.comparisons import Comparison, Person, Tag
+from commonground.comparisons import TAGS, Comparison, Person, Tag
 from commonground.config import Config, SourceConfig
 from commonground.data.feedback import BadRows, TagFeedback
 from commonground.data.sources import load_tag
@@ -47,7 +47,7 @@ class Population:
         minority: (people,) bool, the planted minority; None where none was planted.
     """
 
-    people: tuple[Person, ...]
+    people: Sequence[Person]
     train: tuple[Comparison, ...]
     test: tuple[Comparison, ...]
     catalogue: tuple[str, ...]
@@ -75,6 +75,86 @@ def starter_taste_texts() -> tuple[str, ...]:
 def starter_safety_texts() -> tuple[str, ...]:
     """Every starter safety answer, pair by pair, the safe one first: public texts for bases."""
     return tuple(text for pair in safety_pairs() for text in (pair.safe, pair.unsafe))
+
+
+class PlantedPeople(Sequence[Person]):
+    """All planted people of a run, drawn when they are looked at.
+
+    Args:
+        drawer: draws them.
+        people: how many there are.
+    """
+
+    def __init__(self, drawer: PlantedTaste, people: int) -> None:
+        self._drawer, self._people = drawer, people
+
+    def __len__(self) -> int:
+        return self._people
+
+    @overload
+    def __getitem__(self, index: int) -> Person: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Person]: ...
+
+    def __getitem__(self, index: int | slice) -> Person | Sequence[Person]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"person {index} of {len(self)}")
+        return self._drawer.person(index % len(self)).person
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedSources:
+    """Who draws the planted people of a run and their answers."""
+
+    taste: PlantedTaste
+    safety: PlantedSafety
+
+
+def planted_sources(config: Config) -> PlantedSources | None:
+    """What draws the people of a run whose both sources are the starter set; None for other runs."""
+    if {config.data.taste.source, config.data.safety.source} != {STARTER}:
+        return None
+    law = _law(config)
+    return PlantedSources(
+        PlantedTaste(config.seed, config.data, law), PlantedSafety(config.seed, config.data, law)
+    )
+
+
+def populate_some(config: Config, sources: PlantedSources, among: Sequence[int]) -> Population:
+    """A planted population of which only some people's comparisons are at hand.
+
+    Args:
+        config: `people` and `data` are read.
+        sources: what `planted_sources` gave.
+        among: indices of those people, ascending.
+
+    Returns:
+        Everybody, with `train`, `test` and the truth of those people only; `minority` is False for others.
+    """
+    crowd = [sources.taste.person(index) for index in among]
+    chosen = [planted.person for planted in crowd]
+    answers = [sources.taste.answers(planted) for planted in crowd]
+    taste = _planted(chosen, answers, starter_taste_texts(), TASTE_UNIT)
+    safety = _planted(chosen, [sources.safety.answers(person) for person in chosen], (), SAFETY_UNIT)
+    minority = np.zeros(config.people, bool)
+    minority[list(among)] = [planted.minority for planted in crowd]
+    place = {person.id: index for index, person in zip(among, chosen, strict=True)}
+    planting = sources.taste.planting
+    truth = _truth(place, taste, safety, minority, sources.taste.oracle.summary())
+    return Population(
+        people=PlantedPeople(sources.taste, config.people),
+        train=taste.feedback.train + safety.feedback.train,
+        test=taste.feedback.test + safety.feedback.test,
+        catalogue=taste.feedback.catalogue,
+        truth=None if planting.favourite else truth,
+        bad_rows={tag: BadRows().to_dict() for tag in TAGS},
+        left_out={tag: {} for tag in TAGS},
+        unit={"taste": TASTE_UNIT, "safety": SAFETY_UNIT},
+        minority=minority,
+    )
 
 
 def populate(config: Config, planting: Planting | None = None) -> Population:
@@ -117,14 +197,16 @@ def populate(config: Config, planting: Planting | None = None) -> Population:
         train=taste.feedback.train + safety.feedback.train,
         test=taste.feedback.test + safety.feedback.test,
         catalogue=taste.feedback.catalogue,
-        truth=_truth(people, taste, safety, crowd, law) if crowd and not planting.favourite else None,
+        truth=_truth(_places(people), taste, safety, _minority(crowd), law)
+        if crowd and not planting.favourite
+        else None,
         bad_rows={tag: feedback.bad_rows.to_dict() for tag, feedback in parts.items()},
         left_out={
             "taste": dict(taste.feedback.left_out),
             "safety": _with_count(safety.feedback.left_out, NO_SAFETY, _idle(people, safety.feedback.train)),
         },
         unit={tag: feedback.unit for tag, feedback in parts.items()},
-        minority=np.array([planted.minority for planted in crowd]) if crowd else None,
+        minority=_minority(crowd) if crowd else None,
     )
 
 
@@ -200,14 +282,21 @@ def _with_count(left_out: dict[str, int], reason: str, count: int) -> dict[str, 
     return dict(total)
 
 
+def _places(people: Sequence[Person]) -> dict[str, int]:
+    return {person.id: index for index, person in enumerate(people)}
+
+
+def _minority(crowd: Sequence[PlantedPerson]) -> np.ndarray:
+    return np.array([planted.minority for planted in crowd])
+
+
 def _truth(
-    people: Sequence[Person],
+    place: Mapping[str, int],
     taste: _Tag,
     safety: _Tag,
-    crowd: Sequence[PlantedPerson],
+    minority: np.ndarray,
     law: dict[str, float | None],
 ) -> Truth:
-    place = {person.id: index for index, person in enumerate(people)}
     test = taste.feedback.test + safety.feedback.test
     p_own = np.concatenate([taste.p_own, safety.p_own])
     tasted = np.array([comparison.tag == "taste" for comparison in test], dtype=bool)
@@ -217,6 +306,6 @@ def _truth(
         taste=tasted,
         safety=~tasted & ~np.isnan(p_own),
         owner=np.array([place[comparison.person] for comparison in test], dtype=np.int64),
-        minority=np.array([planted.minority for planted in crowd]),
+        minority=minority,
         law=law,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -130,10 +130,71 @@ def clip_update(update: Mapping[str, np.ndarray], clip: float) -> dict[str, np.n
     return {name: (value * factor).astype(np.float32) for name, value in arrays.items()}
 
 
+def clip_updates(updates: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
+    """`clip_update` for many people at once: name -> (P, *shape), each person's update clipped by itself."""
+    norms = joint_norms(updates)
+    finite = np.isfinite(norms)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factors = np.where(finite & (norms > clip), clip / norms, 1.0)
+    clipped = {}
+    for name, value in updates.items():
+        kept = np.where(_along(finite, value), value, 0)  # zero times infinity is not zero
+        clipped[name] = (kept * _along(factors, value)).astype(np.float32)
+    return clipped
+
+
+def joint_norms(updates: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(P,) float64 L2 norm of each person's update over all tensors together; not finite where one is not."""
+    squares: np.ndarray | float = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for value in updates.values():
+            flat = value.reshape(len(value), -1).astype(np.float64)
+            squares = squares + np.einsum("pd,pd->p", flat, flat)
+        return np.asarray(np.sqrt(squares))
+
+
+def _along(people: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return people.reshape(-1, *[1] * (value.ndim - 1))
+
+
 def joint_norm(update: Mapping[str, np.ndarray]) -> float:
     """L2 norm over all tensors together, float64."""
     with np.errstate(over="ignore"):
         return float(np.sqrt(sum(float(np.square(np.asarray(v, np.float64)).sum()) for v in update.values())))
+
+
+class SealedBatch:
+    """Messages of many people, each of which passed the manifest by itself. Only `seal_many` can make one.
+
+    Attributes:
+        kept: (P,) bool; False for the people whose update was refused.
+        receipts: one for each person kept, in order.
+    """
+
+    def __init__(
+        self, key: object, tensors: Mapping[str, np.ndarray], kept: np.ndarray, receipts: Sequence[Receipt]
+    ) -> None:
+        if key is not _KEY:
+            raise EgressError("messages can only be built by manifest.seal_many()")
+        self._tensors, self.kept, self.receipts = dict(tensors), kept, tuple(receipts)
+        for value in self._tensors.values():
+            value.setflags(write=False)
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Name -> (people kept, *shape), read-only, in the manifest's order."""
+        return dict(self._tensors)
+
+    def totals(self) -> dict[str, np.ndarray]:
+        """Name -> float64 sum over the people kept, added up in their order."""
+        return {name: value.sum(0, dtype=np.float64) for name, value in self._tensors.items()}
+
+    def each(self) -> list[Sealed]:
+        """One message a person kept."""
+        return [
+            Sealed(_KEY, {name: value[p] for name, value in self._tensors.items()}, receipt)
+            for p, receipt in enumerate(self.receipts)
+        ]
 
 
 def verify(manifest: Manifest, tensors: Mapping[str, np.ndarray], *, bounded: bool = True) -> None:
@@ -201,3 +262,57 @@ def seal(
     size = sum(value.nbytes for value in ordered.values())
     receipt = Receipt(round, digest.hexdigest(), size, tuple(ordered), manifest.digest)
     return Sealed(_KEY, ordered, receipt)
+
+
+def seal_many(
+    manifest: Manifest,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    round: int,
+    noise: Mapping[str, np.ndarray] | None = None,
+) -> SealedBatch:
+    """`seal` for many people in one pass: the same checks, the same bytes, the same digests.
+
+    A person whose update would be refused is left out; the others are not held up.
+
+    Args:
+        manifest: what may leave.
+        tensors: name -> (P, *shape), clipped updates before noise.
+        round: the round they answer.
+        noise: name -> (P, *shape), the devices' own noise; as in `seal`.
+
+    Raises:
+        EgressError: names, shapes or dtypes are not the manifest's, or noise is given or lacks against it.
+    """
+    if (noise is not None) != manifest.noise_on_device:
+        raise EgressError(
+            f"noise on the device is {noise is not None}; the manifest says {manifest.noise_on_device}"
+        )
+    counts = {len(value) if value.ndim else -1 for value in tensors.values()}
+    if len(counts) != 1:
+        raise EgressError("messages of different numbers of people cannot be sealed together")
+    one = {
+        name: value[0] if len(value) else np.zeros(value.shape[1:], value.dtype)
+        for name, value in tensors.items()
+    }
+    verify(manifest, {name: np.zeros_like(value) for name, value in one.items()})
+    norms = joint_norms(tensors)
+    kept = np.isfinite(norms) & (norms <= manifest.clip * (1 + TOLERANCE))
+    ordered = {
+        spec.name: tensors[spec.name][kept] + np.zeros(spec.shape, spec.dtype) for spec in manifest.tensors
+    }
+    if noise is not None:
+        ordered = {n: (v + noise[n][kept]).astype(v.dtype) for n, v in ordered.items()}
+        for name, value in ordered.items():
+            if not np.isfinite(value).all():
+                raise EgressError(f"tensor {name!r} holds a non-finite value; only finite ones may leave")
+    start = hashlib.sha256(manifest.digest.encode())
+    size, names = sum(v[0].nbytes for v in ordered.values() if len(v)), tuple(ordered)
+    receipts = []
+    for person in range(int(kept.sum())):
+        digest = start.copy()
+        for name, value in ordered.items():
+            digest.update(name.encode() + b"\0")
+            digest.update(value[person].tobytes())
+        receipts.append(Receipt(round, digest.hexdigest(), size, names, manifest.digest))
+    return SealedBatch(_KEY, ordered, kept, receipts)

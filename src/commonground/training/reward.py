@@ -12,6 +12,7 @@ scores are rewards and not log-ratios: `dpo` with beta = 1 is then the Bradley-T
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class RewardFeatures:
         embeddings: text -> unit vector (D,) float32.
         bases: one public basis a tag.
         dims: private directions (the first of the taste basis).
+        also: texts that get features although no comparison of the table has them.
+
+    Attributes:
+        place: text -> its row of features.
     """
 
     def __init__(
@@ -50,11 +55,12 @@ class RewardFeatures:
         embeddings: dict[str, np.ndarray],
         bases: dict[Tag, PublicBasis],
         dims: int,
+        also: Sequence[str] = (),
     ) -> None:
         if not 1 <= dims <= bases["taste"].dims:
             raise InputError(f"model.dims is {dims}; accepted: 1 to {bases['taste'].dims} with this basis")
-        texts = sorted({text for c in comparisons for text in (c.chosen, c.rejected)})
-        place = {text: row for row, text in enumerate(texts)}
+        texts = sorted({text for c in comparisons for text in (c.chosen, c.rejected)}.union(also))
+        self.place = place = {text: row for row, text in enumerate(texts)}
         matrix = np.stack([embeddings[text] for text in texts])
         self.bases, self.dims = bases, dims
         self.chosen = torch.tensor([place[c.chosen] for c in comparisons])
@@ -62,6 +68,13 @@ class RewardFeatures:
         self.tag = torch.tensor([TAGS.index(c.tag) for c in comparisons])
         self.block = {tag: torch.from_numpy(bases[tag].features(matrix)) for tag in TAGS}
         self.private = torch.from_numpy(bases["taste"].features(matrix, dims))
+
+    def over(self, chosen: np.ndarray, rejected: np.ndarray, tag: np.ndarray) -> RewardFeatures:
+        """The same texts under another table: (n,) rows of chosen and rejected texts, and `TAGS` numbers."""
+        other = copy.copy(self)
+        other.chosen, other.rejected = torch.from_numpy(chosen), torch.from_numpy(rejected)
+        other.tag = torch.from_numpy(tag)
+        return other
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,12 @@ class RewardModel:
                 self._first[f"shared.{tag}.u"] = torch.zeros(rank)
             else:
                 self._first[f"shared.{tag}.u"] = torch.zeros(size)
+
+    def over(self, features: RewardFeatures) -> RewardModel:
+        """The same model over another table of the same texts."""
+        other = copy.copy(self)
+        other.features = features
+        return other
 
     def shared_spec(self) -> dict[str, tuple[int, ...]]:
         """`shared.<tag>.u` (and `.A`) of every shared tag."""

@@ -1,0 +1,152 @@
+"""Where a run's training comparisons come from, a few people at a time.
+
+One-by-one runtimes keep everybody's comparisons in the world's table. A fleet of planted people draws them
+when a person is visited: they are a function of (seed, person), so nobody needs to be kept, and a population
+of 100,000 costs no more than the cohort that is trained. Both give the same comparisons.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from commonground.comparisons import TAGS, Tag
+from commonground.simulations.answers import PlantedSafety, PlantedTaste
+from commonground.training.model import PreferenceModel
+from commonground.training.reward import RewardFeatures, RewardModel
+from commonground.training.update import People
+
+KEPT = 100_000  # people and tags whose comparisons stay in memory, about 40 MB
+
+
+class Crowd(Protocol):
+    """Training comparisons of people."""
+
+    def visit(
+        self, model: PreferenceModel, people: Sequence[int], tags: Sequence[Tag]
+    ) -> tuple[PreferenceModel, People]:
+        """A model over the comparisons of these people, and their rows of it.
+
+        Args:
+            model: which model; what is given back is it, or the same over another table.
+            people: indices, at most some hundreds.
+            tags: which tags are needed; rows of others may be empty.
+        """
+        ...
+
+    def sides(self, people: Sequence[int], tag: Tag) -> tuple[np.ndarray, np.ndarray]:
+        """Feature rows of the chosen and of the rejected texts of all their comparisons of a tag."""
+        ...
+
+    def counts(self) -> dict[Tag, int]:
+        """Training comparisons of everybody."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableCrowd:
+    """Everybody's comparisons are in one table.
+
+    Attributes:
+        rows: person -> tag -> rows.
+        features: of the table.
+    """
+
+    rows: Mapping[int, Mapping[Tag, np.ndarray]]
+    features: RewardFeatures
+
+    def visit(
+        self, model: PreferenceModel, people: Sequence[int], tags: Sequence[Tag]
+    ) -> tuple[PreferenceModel, People]:
+        """The model itself."""
+        return model, People(tuple(people), tuple(self.rows[person] for person in people))
+
+    def sides(self, people: Sequence[int], tag: Tag) -> tuple[np.ndarray, np.ndarray]:
+        """See `Crowd`."""
+        rows = np.concatenate([np.zeros(0, np.int64), *(self.rows[person][tag] for person in people)])
+        return self.features.chosen[rows].numpy(), self.features.rejected[rows].numpy()
+
+    def counts(self) -> dict[Tag, int]:
+        """See `Crowd`."""
+        return {tag: sum(len(rows[tag]) for rows in self.rows.values()) for tag in TAGS}
+
+
+class PlantedCrowd:
+    """Comparisons of planted people over the starter texts, drawn when they are asked for.
+
+    Args:
+        taste: draws taste.
+        safety: draws safety.
+        people: how many there are.
+        learners: how many of them learn safety (all but the unseen).
+        features: features of a table that holds every starter text.
+    """
+
+    def __init__(
+        self,
+        taste: PlantedTaste,
+        safety: PlantedSafety,
+        people: int,
+        learners: int,
+        features: RewardFeatures,
+    ) -> None:
+        self._taste, self._safety = taste, safety
+        self._people, self._learners, self._features = people, learners, features
+        self._places: dict[Tag, np.ndarray] = {
+            "taste": np.array([features.place[text] for text in taste.texts]),
+            "safety": np.array([features.place[text] for text in safety.texts]),
+        }
+        self._kept: OrderedDict[tuple[int, Tag], tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    def visit(
+        self, model: PreferenceModel, people: Sequence[int], tags: Sequence[Tag]
+    ) -> tuple[PreferenceModel, People]:
+        """The model over a table of these people's comparisons alone."""
+        if not isinstance(model, RewardModel):
+            raise TypeError(f"planted comparisons without texts are for reward models, not {type(model)}")
+        chosen, rejected, tag_of, start = [], [], [], 0
+        rows: list[dict[Tag, np.ndarray]] = []
+        for person in people:
+            own: dict[Tag, np.ndarray] = {}
+            for tag in TAGS:
+                better, worse = self._drawn(person, tag) if tag in tags else (EMPTY, EMPTY)
+                own[tag] = np.arange(start, start + len(better))
+                start += len(better)
+                chosen.append(better)
+                rejected.append(worse)
+                tag_of.append(np.full(len(better), TAGS.index(tag)))
+            rows.append(own)
+        table = self._features.over(np.concatenate(chosen), np.concatenate(rejected), np.concatenate(tag_of))
+        return model.over(table), People(tuple(people), tuple(rows))
+
+    def sides(self, people: Sequence[int], tag: Tag) -> tuple[np.ndarray, np.ndarray]:
+        """See `Crowd`."""
+        drawn = [self._drawn(person, tag) for person in people]
+        better, worse = ([EMPTY, *(pair[side] for pair in drawn)] for side in (0, 1))
+        return np.concatenate(better), np.concatenate(worse)
+
+    def counts(self) -> dict[Tag, int]:
+        """See `Crowd`; everybody answers as many questions."""
+        taste = len(self._taste.learned(self._taste.person(0)).chosen)
+        return {"taste": self._people * taste, "safety": self._learners * self._safety.train_count}
+
+    def _drawn(self, person: int, tag: Tag) -> tuple[np.ndarray, np.ndarray]:
+        """Feature rows of chosen and rejected texts; the least recently visited people are forgotten."""
+        found = self._kept.get((person, tag))
+        if found is None:
+            planted = self._taste.person(person)
+            choices = self._taste.learned(planted) if tag == "taste" else self._safety.learned(planted.person)
+            places = self._places[tag]
+            found = self._kept[person, tag] = (places[choices.chosen], places[choices.rejected])
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end((person, tag))
+        return found
+
+
+EMPTY = np.zeros(0, np.int64)
