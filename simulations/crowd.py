@@ -108,20 +108,13 @@ class PlantedCrowd:
         """The model over a table of these people's comparisons alone."""
         if not isinstance(model, RewardModel):
             raise TypeError(f"planted comparisons without texts are for reward models, not {type(model)}")
-        chosen, rejected, tag_of, start = [], [], [], 0
-        rows: list[dict[Tag, np.ndarray]] = []
-        for person in people:
-            own: dict[Tag, np.ndarray] = {}
-            for tag in TAGS:
-                better, worse = self._drawn(person, tag) if tag in tags else (EMPTY, EMPTY)
-                own[tag] = np.arange(start, start + len(better))
-                start += len(better)
-                chosen.append(better)
-                rejected.append(worse)
-                tag_of.append(np.full(len(better), TAGS.index(tag)))
-            rows.append(own)
-        table = self._features.over(np.concatenate(chosen), np.concatenate(rejected), np.concatenate(tag_of))
-        return model.over(table), People(tuple(people), tuple(rows))
+        drawn = [self._drawn(person, tag) if tag in tags else NOTHING for person in people for tag in TAGS]
+        chosen, rejected = (np.concatenate([EMPTY, *(pair[side] for pair in drawn)]) for side in (0, 1))
+        counts = [len(better) for better, _ in drawn]
+        tag_of = np.repeat(np.tile(np.arange(len(TAGS)), len(people)), counts)
+        each = iter(np.split(np.arange(len(chosen)), np.cumsum(counts)[:-1]))
+        rows = tuple({tag: next(each) for tag in TAGS} for _ in people)
+        return model.over(self._features.over(chosen, rejected, tag_of)), People(tuple(people), rows)
 
     def sides(self, people: Sequence[int], tag: Tag) -> tuple[np.ndarray, np.ndarray]:
         """See `Crowd`."""
@@ -150,3 +143,4 @@ class PlantedCrowd:
 
 
 EMPTY = np.zeros(0, np.int64)
+NOTHING = (EMPTY, EMPTY)

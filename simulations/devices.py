@@ -51,7 +51,7 @@ class SimulatedDevice:
         sealed = seal(manifest, clipped, round=round, noise=noise)
         if after is not None and self._arm == "shared":
             self._store.write(STREAM, self._person, round, after.to_arrays())
-        epsilon = _epsilon(self._world.claim, round)
+        epsilon = epsilon_words(self._world.claim, round)
         self._store.keep_receipt(self._arm, self._person, sealed.receipt, epsilon)
         return sealed
 
@@ -108,7 +108,7 @@ def close_stores() -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _epsilon(claim: SharedClaim, round: int) -> str:
+def epsilon_words(claim: SharedClaim, round: int) -> str:
     """What a receipt may quote: no number that the statement does not claim."""
     spent = claim.epsilon_after(round)
     return f"{spent:.6g}" if claim.meaningful or math.isinf(spent) else "not claimed"

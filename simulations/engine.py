@@ -1,6 +1,7 @@
 """Run one job on a runtime: the same server app and client app, in this process or on Flower's engine.
 
-`inprocess` runs the nodes one after the other here. `ray` is Flower's own simulation engine with Ray
+`inprocess` runs the nodes one after the other here. `fleet` trains many people in one tensor operation,
+here or on several processes. `ray` is Flower's own simulation engine with Ray
 actors, each a process with one CPU; it costs seconds to start and is there to show that nothing depends
 on the runtime: same seed, same bytes.
 """
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from commonground.errors import InputError
+from commonground.manifest import Manifest
 from commonground.server.rounds import Job, Observer, Outcome, load_outcome
 
-Runtime = Literal["inprocess", "ray"]
-RUNTIMES: tuple[Runtime, ...] = ("inprocess", "ray")
+Runtime = Literal["inprocess", "ray", "fleet"]
+RUNTIMES: tuple[Runtime, ...] = ("inprocess", "ray", "fleet")
 GRACE = 5.0  # seconds that Ray's processes get to end by themselves
 
 # Nothing phones home, and Ray joins no cluster that happens to be named in the environment: its actors
@@ -52,7 +54,7 @@ def run_job(
 
     Args:
         job_path: file written by `Job.save`.
-        runtime: inprocess | ray.
+        runtime: inprocess | ray | fleet.
         people: number of nodes.
         workers: Ray actors, one CPU each.
         on_round: told of each round in this process.
@@ -82,6 +84,8 @@ def run_job(
         with environment(variables):
             if runtime == "ray":
                 _on_ray(people, workers, stop)
+            elif runtime == "fleet":
+                _as_fleet(path, job)
             else:
                 _in_process(path, people)
     finally:
@@ -101,6 +105,22 @@ def _in_process(path: str, people: int) -> None:
     with quiet_flower():
         context = Context(RUN, 0, {}, RecordDict(), {"job": path})
         server_app(InProcessGrid(client_app, people), context)
+
+
+def _as_fleet(path: str, job: Job) -> None:
+    from flwr.app import Context, RecordDict
+
+    from commonground.client.app import app as client_app
+    from commonground.server.app import app as server_app
+    from commonground.simulations.fleet_grid import FleetGrid
+    from commonground.simulations.grid import RUN
+    from commonground.simulations.shards import open_trainer
+    from commonground.strategies.quiet import quiet_flower
+
+    with quiet_flower(), open_trainer() as trainer:
+        context = Context(RUN, 0, {}, RecordDict(), {"job": path})
+        manifest = Manifest.from_dict(job.manifest).digest
+        server_app(FleetGrid(client_app, job.people, trainer, manifest), context)
 
 
 def _on_ray(people: int, workers: int, stop: threading.Event) -> None:

@@ -76,10 +76,8 @@ class InProcessGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         """Answer each message in turn; the replies wait to be pulled."""
         ids = []
         for message in messages:
-            self._sent += 1
-            number = message.metadata.__dict__["_message_id"] = str(self._sent)
-            self._replies[number] = self._answer(message)
-            ids.append(number)
+            ids.append(self._numbered(message).metadata.message_id)
+            self._keep(message, self._answer(message))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -90,6 +88,16 @@ class InProcessGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push and pull; `timeout` does not apply."""
         return list(self.pull_messages(self.push_messages(messages)))
+
+    def _numbered(self, message: Message) -> Message:
+        self._sent += 1
+        message.metadata.__dict__["_message_id"] = str(self._sent)
+        return message
+
+    def _keep(self, message: Message, reply: Message) -> None:
+        """Hold a reply until it is pulled."""
+        reply.metadata.__dict__["_message_id"] = f"reply-{message.metadata.message_id}"
+        self._replies[message.metadata.message_id] = reply
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
@@ -104,5 +112,4 @@ class InProcessGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         except Exception:
             log.warning("node %d: the client app raised an exception", node, exc_info=True)
             reply = Message(Error(RAISED, RAISED_REASON), reply_to=message)
-        reply.metadata.__dict__["_message_id"] = f"reply-{message.metadata.message_id}"
         return reply

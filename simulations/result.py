@@ -28,7 +28,8 @@ from commonground.privacy.statement import refuse_if_unaccounted, statement
 from commonground.randomness import generator
 from commonground.settings import to_dict
 from commonground.simulations.measure import Policy, margins
-from commonground.simulations.store import Store
+from commonground.simulations.stages import central_people
+from commonground.simulations.stores import open_store
 from commonground.simulations.world import World
 from commonground.simulations.writing import save_adapters, write_samples
 
@@ -184,7 +185,7 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
 
 
 def _egress(world: World, trained: Trained, state: Path) -> dict[str, Any]:
-    store = Store(state)
+    store = open_store(world.config, state, world.people)
     try:
         messages, size = store.totals("shared")
         receipts = store.receipts("shared", RECEIPTS)
@@ -260,7 +261,8 @@ def _data(world: World) -> dict[str, Any]:
         "people": world.people,
         "evaluated": len(world.evaluated),
         "taking_part": len(world.eligible),
-        "train": {tag: sum(len(rows[tag]) for rows in world.train_rows) for tag in TAGS},
+        "central": len(central_people(world)),
+        "train": {str(tag): count for tag, count in world.crowd.counts().items()},
         "test": {tag: int(sum(world.table[r].tag == tag for r in world.test_rows.tolist())) for tag in TAGS},
         "left_out": population.left_out,
         "bad_rows": population.bad_rows,

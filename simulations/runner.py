@@ -29,10 +29,10 @@ from commonground.simulations.mishaps import device_log, resumable, storage_erro
 from commonground.simulations.result import assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy
 from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central, settle
-from commonground.simulations.store import Store
+from commonground.simulations.store import PrivateStore
+from commonground.simulations.stores import open_store, store_file
 from commonground.simulations.world import Arm, World, build_world
 
-STORE = "private.sqlite"
 LEDGER = "ledger.sqlite"
 CURVE_PEOPLE = 200  # people on whom learning curves are drawn
 
@@ -121,14 +121,15 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
     arms: list[Arm] = ["shared"] if _same_arms(world) else ["shared", "pooled"]
     jobs = {arm: _job(world, folder, arm) for arm in arms}
     done = {arm: load_outcome(Job.load(path)).round for arm, path in jobs.items()}
-    if any(done.values()) and not (folder.state / STORE).is_file():
+    kept = store_file(config, folder.state)
+    if any(done.values()) and not kept.exists():
         raise RunFolderError(
-            f"{folder.state / STORE} is missing: the private states of a run with rounds done are gone",
+            f"{kept} is missing: the private states of a run with rounds done are gone",
             hint=f"delete {folder.state} to start over",
         )
     events = Events(folder, {str(arm): round for arm, round in done.items()})
     outcomes: dict[Arm, Outcome] = {}
-    store = Store(folder.state)
+    store = open_store(config, folder.state, world.people)
     try:
         curve = _Curve(world, store, jobs, events, progress)
         for arm in arms:
@@ -215,7 +216,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         private=private,
         final_private=world.evaluated.tolist() if arm == "shared" and not batched else [],
         participations=world.claim.participations if config.privacy.trust == "local" else None,
-        eligible=world.eligible.tolist(),
+        eligible=None if len(world.eligible) == world.people else world.eligible.tolist(),
         # The pooled arm is a baseline that exists only here: nothing of it is ever released.
         ledger=str((folder.state / LEDGER).resolve()) if arm == "shared" else None,
         charge=(cost.sampling, cost.noise_multiplier),
@@ -227,7 +228,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
 
 
 @contextmanager
-def _explained(store: Store, folder: RunFolder) -> Iterator[None]:
+def _explained(store: PrivateStore, folder: RunFolder) -> Iterator[None]:
     """Devices never say why they failed; where it was the disk, say so, else where it is written.
 
     Raises:
@@ -239,7 +240,7 @@ def _explained(store: Store, folder: RunFolder) -> Iterator[None]:
         if type(error) is not CommonGroundError:
             raise
         try:
-            store.write("trial", 0, 0, {"room": np.zeros(16384)})
+            store.write_many("trial", [0], 0, {"room": np.zeros((1, 16384))})
         except StorageError as refused:
             raise refused from error
         if (folder.path / LOG).is_file():
@@ -254,7 +255,7 @@ class _Curve:
     """
 
     def __init__(
-        self, world: World, store: Store, jobs: dict[Arm, Path], events: Events, progress: Progress
+        self, world: World, store: PrivateStore, jobs: dict[Arm, Path], events: Events, progress: Progress
     ) -> None:
         self.world, self.store, self.events, self.progress = world, store, events, progress
         self.jobs = {arm: Job.load(path) for arm, path in jobs.items()}
@@ -293,10 +294,10 @@ class _Curve:
 
     def _learned(self, people: Sequence[int], round: int) -> None:
         """A private phase answers the same whether it worked or not; in a simulation we may look."""
-        missing = [person for person in people if not self.store.has(STREAM, person, round)]
+        missing = int((~self.store.has_many(STREAM, people, round)).sum())
         if missing:
             raise CommonGroundError(
-                f"round {round}: the private phase of {len(missing)} of {len(people)} devices failed"
+                f"round {round}: the private phase of {missing} of {len(people)} devices failed"
             )
 
     def _accuracies(self, arm: Arm, arrays: dict[str, np.ndarray]) -> dict[str, float]:

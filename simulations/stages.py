@@ -15,7 +15,8 @@ from commonground.randomness import generator
 from commonground.recipe import loss_settings
 from commonground.server.checkpoint import load_state, save_state
 from commonground.simulations.devices import STREAM, tensors
-from commonground.simulations.store import Store
+from commonground.simulations.fleet import states_before
+from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import World
 from commonground.training import optimiser
 from commonground.training.model import PreferenceModel, Tensors, person_rows
@@ -23,7 +24,6 @@ from commonground.training.plan import PrivatePlan
 from commonground.training.reward import RewardModel
 from commonground.training.update import (
     People,
-    PrivateState,
     first_private,
     private_phase,
     release_ready,
@@ -31,11 +31,12 @@ from commonground.training.update import (
 )
 
 Tick = Callable[[str, int, int], None]
+CENTRAL_PEOPLE = 5000  # whose comparisons the pooled central model is made of, where there are more
 RIDGE = 3.0  # prior precision of the pooled central reward model, whose features have RMS length about 1
 CHUNK = {"reward": 64, "policy": 1}
 
 
-def settle(world: World, store: Store, shared: Tensors, tick: Tick) -> None:
+def settle(world: World, store: PrivateStore, shared: Tensors, tick: Tick) -> None:
     """The last private phase of the evaluated people, many at a time: the steps that are left of a lifetime.
 
     A policy model is not batched: its devices are asked one by one, on whatever runtime the run has.
@@ -45,52 +46,36 @@ def settle(world: World, store: Store, shared: Tensors, tick: Tick) -> None:
     for first in range(0, len(world.evaluated), CHUNK[model.kind]):
         people = world.evaluated[first : first + CHUNK[model.kind]].tolist()
         if _unfinished(store, STREAM, people, last):
-            kept = [store.read(STREAM, p, last) for p in people]
-            start = [
-                first_private(model, 1, plan) if k is None else PrivateState.from_arrays(k) for k in kept
-            ]
             crowd = People(tuple(people), tuple(world.train_rows[p] for p in people))
             state = private_phase(
                 model,
                 crowd,
                 take(shared, len(people)),
-                PrivateState.stack(start),
+                states_before(store, world, STREAM, people, last),
                 plan,
                 seed=world.config.seed,
                 steps=plan.steps,
             )
-            _write(store, STREAM, people, last, state)
+            store.write_many(STREAM, people, last, state.to_arrays())
         tick("private adapters", first + CHUNK[model.kind], len(world.evaluated))
 
 
-def _unfinished(store: Store, stream: str, people: list[int], round: int) -> bool:
+def _unfinished(store: PrivateStore, stream: str, people: list[int], round: int) -> bool:
     """Whether anybody's state is missing; all of the chunk are then trained (again).
 
     How many people are in one call decides the last bits of a float, so a chunk that was cut off by a kill
     is repeated whole: what is kept does not depend on where the run was stopped.
     """
-    return not all(store.has(stream, person, round) for person in people)
+    return not store.has_many(stream, people, round).all()
 
 
-def _write(store: Store, stream: str, people: list[int], round: int, state: PrivateState) -> None:
-    arrays = state.to_arrays()
-    for place, person in enumerate(people):
-        one = {name: value[place : place + 1] for name, value in arrays.items()}
-        store.write(stream, person, round, one)
-
-
-def personal_adapters(world: World, store: Store, round: int) -> Tensors:
+def personal_adapters(world: World, store: PrivateStore, round: int) -> Tensors:
     """The private adapters of the evaluated people as their devices would use them after `round`."""
-    plan = world.plans["shared"].private
-    states = []
-    for person in world.evaluated.tolist():
-        arrays = store.read(STREAM, person, round + 1)
-        model = world.models["shared"]
-        states.append(first_private(model, 1, plan) if arrays is None else PrivateState.from_arrays(arrays))
-    return release_ready(PrivateState.stack(states), plan)
+    states = states_before(store, world, STREAM, world.evaluated.tolist(), round + 1)
+    return release_ready(states, world.plans["shared"].private)
 
 
-def local_adapters(world: World, store: Store, tick: Tick, *, loss: str | None = None) -> Tensors:
+def local_adapters(world: World, store: PrivateStore, tick: Tick, *, loss: str | None = None) -> Tensors:
     """Local-only models: the same private adapter and budget, on everything a person said, without others.
 
     Args:
@@ -110,10 +95,9 @@ def local_adapters(world: World, store: Store, tick: Tick, *, loss: str | None =
             state = private_phase(
                 model, crowd, None, start, plan, seed=world.config.seed, steps=plan.steps, stream=stream
             )
-            _write(store, stream, people, 1, state)
+            store.write_many(stream, people, 1, state.to_arrays())
         tick("local models" if loss is None else f"{loss} control", first + size, len(world.evaluated))
-    states = [PrivateState.from_arrays(store.read(stream, p, 2) or {}) for p in world.evaluated.tolist()]
-    return release_ready(PrivateState.stack(states), plan)
+    return release_ready(states_before(store, world, stream, world.evaluated.tolist(), 2), plan)
 
 
 def _local_plan(world: World, loss: str | None) -> PrivatePlan:
@@ -141,13 +125,20 @@ def pooled_central(world: World, folder: Path, tick: Tick) -> Tensors:
     return found
 
 
+def central_people(world: World) -> np.ndarray:
+    """Who is in the pooled central model: everybody who takes part, or a seeded sample of them."""
+    if len(world.eligible) <= CENTRAL_PEOPLE:
+        return world.eligible
+    draws = generator(world.config.seed, "central people")
+    return np.sort(draws.choice(world.eligible, CENTRAL_PEOPLE, replace=False))
+
+
 def _central_fit(world: World) -> Tensors:
-    features = world.features
-    found: Tensors = {}
+    people, found = central_people(world).tolist(), Tensors()
     for tag in TAGS:
-        rows = torch.from_numpy(np.concatenate([world.train_rows[p][tag] for p in world.eligible.tolist()]))
-        block = features.block[tag]
-        x = (block[features.chosen[rows]] - block[features.rejected[rows]]).double().numpy()[None]
+        chosen, rejected = world.crowd.sides(people, tag)
+        block = world.features.block[tag]
+        x = (block[chosen] - block[rejected]).double().numpy()[None]
         weights = fit(x, ridge=RIDGE, bound=curvature_bound(x))[0]
         found[f"shared.{tag}.u"] = torch.from_numpy(weights.astype(np.float32))
     return found
@@ -159,9 +150,8 @@ def _central_steps(world: World, model: PreferenceModel, tick: Tick) -> Tensors:
     batch = (plan.batch or 16) * 2
     current = take(model.initial_shared(), 1)
     state = optimiser.init(plan.optimiser, current)
-    everybody = {
-        tag: np.concatenate([world.train_rows[p][tag] for p in world.eligible.tolist()]) for tag in TAGS
-    }
+    model, crowd = world.crowd.visit(model, central_people(world).tolist(), TAGS)
+    everybody = {tag: np.concatenate([rows[tag] for rows in crowd.rows]) for tag in TAGS}
     loss, settings = get_loss(plan.loss), loss_settings(world.config)
     for step in range(steps):
         total = {name: torch.zeros_like(value) for name, value in current.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,9 @@ from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim
 from commonground.randomness import generator
 from commonground.recipe import make_plan
 from commonground.settings import load_config
-from commonground.simulations.population import Population, populate
+from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
+from commonground.simulations.planting import unseen_people
+from commonground.simulations.population import Population, planted_sources, populate, populate_some
 from commonground.training.basis import PublicBasis, basis_within
 from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
@@ -44,9 +46,10 @@ class World:
 
     Attributes:
         config: the resolved configuration.
-        population: people and comparisons.
-        table: all comparisons, training first; row numbers of everything below point into it.
-        train_rows: person -> tag -> rows.
+        population: people and comparisons; a fleet of planted people has only the evaluated ones' at hand.
+        table: its comparisons, training first; row numbers of everything below point into it.
+        train_rows: person -> tag -> rows, of the people whose comparisons are in the table.
+        crowd: training comparisons of everybody.
         test_rows: rows of the evaluated people's held-out comparisons, in order.
         owner: (table,) person index of each comparison.
         evaluated: person indices, ascending.
@@ -62,7 +65,8 @@ class World:
     config: Config
     population: Population
     table: tuple[Comparison, ...]
-    train_rows: tuple[dict[Tag, np.ndarray], ...]
+    train_rows: Mapping[int, dict[Tag, np.ndarray]]
+    crowd: Crowd
     test_rows: np.ndarray
     owner: np.ndarray
     evaluated: np.ndarray
@@ -103,16 +107,24 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
     Raises:
         InputError: data or model cannot be used.
     """
-    population = populate(config)
-    people = {person.id: place for place, person in enumerate(population.people)}
+    lazy = planted_sources(config) if config.runtime == "fleet" and config.model.kind == "reward" else None
+    if lazy is None:
+        population = populate(config)
+        unseen = np.array([person.split == "unseen" for person in population.people], dtype=bool)
+        evaluated = _evaluated(config, unseen)
+        present = np.arange(len(unseen))
+    else:
+        unseen = unseen_people(config.people, config.seed, config.data.split)
+        present = evaluated = _evaluated(config, unseen)
+        population = populate_some(config, lazy, evaluated.tolist())
+    people = {population.people[place].id: place for place in present.tolist()}
     table = population.train + population.test
     owner = np.array([people[c.person] for c in table], dtype=np.int64)
-    train_rows = _rows_by_tag(table[: len(population.train)], owner, len(people))
-    eligible = np.array([i for i, p in enumerate(population.people) if p.split == "train"], dtype=np.int64)
+    train_rows = _rows_by_tag(table[: len(population.train)], owner, present)
+    eligible = np.flatnonzero(~unseen)
     if len(eligible) < 2:
         raise DataError(f"{len(eligible)} people take part in shared training; at least 2 are needed")
-    evaluated = _evaluated(config, population)
-    chosen = np.zeros(len(people), dtype=bool)
+    chosen = np.zeros(len(unseen), dtype=bool)
     chosen[evaluated] = True
     test_rows = np.arange(len(population.train), len(table))
     test_rows = test_rows[chosen[owner[test_rows]]]
@@ -143,7 +155,8 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         clip=privacy.private.clip,
     )
     with threadpool_limits(1):  # bases are bit for bit the same in a process with another thread count
-        features = _features(config, population, table, progress)
+        also = () if lazy is None else lazy.taste.texts + lazy.safety.texts
+        features = _features(config, population, table, progress, also)
     models = _models(config, table, features, progress)
     tags: dict[Arm, list[Tag]] = {
         "shared": [t for t in TAGS if t in config.shared.tags],
@@ -157,6 +170,9 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         population=population,
         table=table,
         train_rows=train_rows,
+        crowd=TableCrowd(train_rows, features)
+        if lazy is None
+        else PlantedCrowd(lazy.taste, lazy.safety, len(unseen), len(eligible), features),
         test_rows=test_rows,
         owner=owner,
         evaluated=evaluated,
@@ -207,20 +223,22 @@ def _manifest(config: Config, model: PreferenceModel, plan: Plan, claim: SharedC
 
 
 def _rows_by_tag(
-    train: Sequence[Comparison], owner: np.ndarray, people: int
-) -> tuple[dict[Tag, np.ndarray], ...]:
-    lists: list[dict[Tag, list[int]]] = [{tag: [] for tag in TAGS} for _ in range(people)]
+    train: Sequence[Comparison], owner: np.ndarray, people: np.ndarray
+) -> dict[int, dict[Tag, np.ndarray]]:
+    lists: dict[int, dict[Tag, list[int]]] = {p: {tag: [] for tag in TAGS} for p in people.tolist()}
     for row, comparison in enumerate(train):
-        lists[owner[row]][comparison.tag].append(row)
-    return tuple({tag: np.array(rows, dtype=np.int64) for tag, rows in own.items()} for own in lists)
+        lists[int(owner[row])][comparison.tag].append(row)
+    return {
+        person: {tag: np.array(rows, dtype=np.int64) for tag, rows in own.items()}
+        for person, own in lists.items()
+    }
 
 
-def _evaluated(config: Config, population: Population) -> np.ndarray:
-    unseen = config.data.split == "unseen_people"
-    pool = [i for i, p in enumerate(population.people) if not unseen or p.split == "unseen"]
-    if not pool:
+def _evaluated(config: Config, unseen: np.ndarray) -> np.ndarray:
+    pool = np.flatnonzero(unseen) if config.data.split == "unseen_people" else np.arange(len(unseen))
+    if not len(pool):
         raise DataError(
-            f"data.split=unseen_people leaves none of {len(population.people)} people unseen, so there is "
+            f"data.split=unseen_people leaves none of {len(unseen)} people unseen, so there is "
             "nobody to evaluate; at least 1 is needed",
             hint="ask for more people (4 are enough with the starter set), or for another data.split",
         )
@@ -230,14 +248,18 @@ def _evaluated(config: Config, population: Population) -> np.ndarray:
 
 
 def _features(
-    config: Config, population: Population, table: tuple[Comparison, ...], progress: Progress | None
+    config: Config,
+    population: Population,
+    table: tuple[Comparison, ...],
+    progress: Progress | None,
+    also: Sequence[str],
 ) -> RewardFeatures:
     encoder = Encoder(config.model.base if config.model.kind == "reward" else "")
     answers = [list(prompt.answers.values()) for prompt in taste_prompts()]
     pairs = [[pair.safe, pair.unsafe] for pair in safety_pairs()]
     catalogue = list(population.catalogue)
     texts = [text for group in answers + pairs for text in group] + catalogue
-    texts += [text for c in table for text in (c.chosen, c.rejected)]
+    texts += [*also, *(text for c in table for text in (c.chosen, c.rejected))]
     unique = list(dict.fromkeys(texts))
     show = None if progress is None else functools.partial(progress, "embedding texts")
     vectors = dict(zip(unique, encoder.embed(unique, show), strict=True))
@@ -256,7 +278,7 @@ def _features(
         taste = basis_within([stack(sorted(set(catalogue)))], "the item catalogue", rank=rank)
     safety = basis_within([stack(group) for group in pairs], "safety pairs of the starter set")
     bases: dict[Tag, PublicBasis] = {"taste": taste, "safety": safety}
-    return RewardFeatures(table, vectors, bases, config.model.dims)
+    return RewardFeatures(table, vectors, bases, config.model.dims, also)
 
 
 def _models(

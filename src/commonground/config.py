@@ -125,6 +125,19 @@ class PrivacyConfig:
 
 
 @dataclass
+class FleetConfig:
+    """`runtime=fleet`: people trained in one tensor operation (`chunk`), and on how many processes.
+
+    `shards` above 1 runs that many Ray actors, each with a slice of the people; `address` names a running
+    Ray cluster ('' starts one on this machine).
+    """
+
+    chunk: int = 64
+    shards: int = 1
+    address: str = ""
+
+
+@dataclass
 class Config:
     """Everything a run depends on. See docs/configuration.md for each key."""
 
@@ -141,3 +154,4 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)

@@ -35,9 +35,9 @@ def normal(shape: tuple[int, ...], seed: int, *name: str | int) -> torch.Tensor:
     return torch.from_numpy(_at(seed, name).standard_normal(shape, dtype=np.float32))
 
 
-def normals(shape: tuple[int, ...], seed: int, names: Iterable[Name]) -> torch.Tensor:
+def normals(shape: tuple[int, ...], streams: Streams, at: Iterable[tuple[int, int]]) -> torch.Tensor:
     """`normal` for each of many names, stacked: (number of names, *shape) float32."""
-    rows = [_at(seed, name).standard_normal(shape, dtype=np.float32) for name in names]
+    rows = [streams.at(*pair).standard_normal(shape, dtype=np.float32) for pair in at]
     return torch.from_numpy(np.stack(rows) if rows else np.zeros((0, *shape), np.float32))
 
 
@@ -46,9 +46,37 @@ def coins(count: int, seed: int, *name: str | int) -> np.ndarray:
     return _at(seed, name).random(count)
 
 
+class Streams:
+    """Streams whose names differ in two whole numbers, a person and a step: quicker to ask for one by one.
+
+    Args:
+        seed: the run's seed.
+        before: the name's parts before the two numbers.
+        after: its parts behind them.
+    """
+
+    def __init__(self, seed: int, before: Name, after: Name = ()) -> None:
+        self._before = SEPARATOR.join([str(int(seed)), *map(_part, before), ""])
+        self._after = "".join(SEPARATOR + _part(part) for part in after)
+
+    def at(self, person: int, step: int) -> np.random.Generator:
+        """`fleeting(seed, *before, person, step, *after)`."""
+        return _set(_hash(f"{self._before}int:{person}{SEPARATOR}int:{step}{self._after}"))
+
+
+SEPARATOR = "\x1f"
+
+
+def _part(part: str | int) -> str:
+    return f"{type(part).__name__}:{part}"
+
+
 def _key(seed: int, name: Name) -> np.ndarray:
-    text = "\x1f".join([str(int(seed)), *(f"{type(part).__name__}:{part}" for part in name)])
-    return np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype=np.uint64)
+    return _hash(SEPARATOR.join([str(int(seed)), *map(_part, name)]))
+
+
+def _hash(text: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint64, count=2)
 
 
 class _Reused(threading.local):
@@ -73,7 +101,12 @@ def fleeting(seed: int, *name: str | int) -> np.random.Generator:
 
 
 def _at(seed: int, name: Name) -> np.random.Generator:
+    return _set(_key(seed, name))
+
+
+def _set(key: np.ndarray) -> np.random.Generator:
+    """The thread's own generator at the start of a stream."""
     reused = _REUSED
-    reused.start["state"]["key"] = _key(seed, name)
+    reused.start["state"]["key"] = key
     reused.bits.state = reused.start
     return reused.generator

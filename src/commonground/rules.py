@@ -16,7 +16,7 @@ Fault = tuple[str, str]
 Rule = Callable[[Config], Iterator[Fault]]
 
 SCHEDULES = ("decoupled", "alternating", "joint")
-RUNTIMES = ("inprocess", "ray")
+RUNTIMES = ("inprocess", "ray", "fleet")
 KINDS = ("reward", "policy")
 SOURCES = ("starter", "ratings", "pairs", "hub")
 SPLITS = ("warm", "cold", "unseen_people")
@@ -81,6 +81,8 @@ def numbers(config: Config) -> Iterator[Fault]:
         "privacy.private.steps": 1,
         "privacy.private.ridge": 0,
         "loss.sft": 0,
+        "fleet.chunk": 1,
+        "fleet.shards": 1,
     }
     for key, low in least.items():
         value = value_of(config, key)
@@ -113,6 +115,21 @@ def together(config: Config) -> Iterator[Fault]:
     """Keys that must fit each other."""
     if config.cohort is not None and config.cohort > config.people >= 2:
         yield "cohort", f"found {config.cohort}; accepted: at most people, which is {config.people}"
+    if config.fleet.shards > config.people >= 2:
+        yield (
+            "fleet.shards",
+            f"found {config.fleet.shards}; accepted: at most people, which is {config.people}",
+        )
+    if config.fleet.shards > 1 and config.runtime != "fleet":
+        yield (
+            "fleet.shards",
+            f"found {config.fleet.shards} with runtime={config.runtime}; accepted: runtime=fleet",
+        )
+    if config.fleet.address and config.fleet.shards < 2:
+        yield (
+            "fleet.address",
+            f"found {config.fleet.address!r} with one shard; accepted: fleet.shards above 1",
+        )
     if config.privacy.unit == "comparison" and config.schedule in SCHEDULES[1:]:
         yield (
             "privacy.unit",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 import toy_world
 
 from commonground.client.handlers import sealed_content
-from commonground.losses import get_loss
+from commonground.losses import LossSettings, PreferenceLoss, Scores
 from commonground.manifest import clip_update, joint_norm
 from commonground.simulations import world as worlds
 from commonground.simulations.devices import STREAM, SimulatedDevice, close_stores, open_device
 from commonground.simulations.store import Store
 from commonground.simulations.world import Arm, World, adopt
-from commonground.training import update
+from commonground.training import shared_phase
 from commonground.training.update import People, first_private, visit
 
 SCHEDULES = ("decoupled", "alternating", "joint")
@@ -69,13 +69,13 @@ def test_adversarial_training_stays_within_the_clip(
 ) -> None:
     """T3: losses times 1e6, losses that are no numbers. What is not finite becomes zeros."""
 
-    def loud(name: str) -> Callable[..., torch.Tensor]:
-        loss = get_loss(name)
-        return lambda scores, settings: factor * loss(scores, settings)
+    class Loud(PreferenceLoss):
+        def __call__(self, scores: Scores, settings: LossSettings) -> torch.Tensor:
+            return factor * super().__call__(scores, settings)
 
     world = toy_world.tiny_world(monkeypatch, **variant)
     clip = world.manifests["shared"].clip
-    monkeypatch.setattr(update, "get_loss", loud)
+    monkeypatch.setattr(shared_phase, "get_loss", Loud)
     for person in range(world.people):
         device = SimulatedDevice(world, store, "shared", person)
         tensors = device.shared_update(1, start(world)).tensors

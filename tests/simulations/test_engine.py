@@ -90,8 +90,8 @@ def test_two_seeds_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_errors_of_the_server_app_come_out(tmp_path: Path) -> None:
     path = write_job(tmp_path / "job")
-    with pytest.raises(InputError, match="runtime is 'fleet'; accepted: inprocess, ray"):
-        run_job(path, "fleet", PEOPLE)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="runtime is 'cloud'; accepted: inprocess, ray, fleet"):
+        run_job(path, "cloud", PEOPLE)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="5 nodes for a job of 6 people"):
         run_job(path, "inprocess", 5)
 

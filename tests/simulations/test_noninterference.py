@@ -130,7 +130,7 @@ def other_tastes(world: World) -> World:
 
 def no_tastes(world: World) -> World:
     """The same people without a taste comparison."""
-    rows = tuple({**own, "taste": np.zeros(0, np.int64)} for own in world.train_rows)
+    rows = {person: {**own, "taste": np.zeros(0, np.int64)} for person, own in world.train_rows.items()}
     return replace(world, train_rows=rows)
 
 

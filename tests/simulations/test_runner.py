@@ -316,8 +316,8 @@ def test_a_disk_that_is_full_on_the_devices_is_said_to_be_full(
         raise StorageError("cannot write private.sqlite: database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", full)
-        patch.setattr(Store, "keep_receipt", full)
+        for write in ("write", "write_many", "keep_receipt"):
+            patch.setattr(Store, write, full)
         with pytest.raises(StorageError, match="disk is full") as caught:
             kit(tmp_path / "run")
     assert caught.value.exit_code == 2

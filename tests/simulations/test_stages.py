@@ -14,6 +14,7 @@ import toy_world
 from commonground.comparisons import TAGS
 from commonground.evaluation.logistic import log_loss
 from commonground.randomness import normal
+from commonground.simulations.crowd import TableCrowd
 from commonground.simulations.devices import STREAM, SimulatedDevice
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.stages import RIDGE, local_adapters, personal_adapters, pooled_central, settle
@@ -103,10 +104,10 @@ def test_settling_goes_on_where_the_visits_ended(monkeypatch: pytest.MonkeyPatch
 def test_local_models_know_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A local model does not change when everybody else's comparisons go, nor with the shared adapter."""
     world = toy_world.tiny_world(monkeypatch)
-    rows = tuple(
-        own if person == 3 else {tag: np.zeros(0, np.int64) for tag in TAGS}
-        for person, own in enumerate(world.train_rows)
-    )
+    rows = {
+        person: own if person == 3 else {tag: np.zeros(0, np.int64) for tag in TAGS}
+        for person, own in world.train_rows.items()
+    }
     found = []
     for name, one in (("all", world), ("alone", replace(world, train_rows=rows))):
         store = Store(tmp_path / name)
@@ -140,8 +141,8 @@ def test_a_central_model_without_a_safety_comparison_stays_at_its_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
 ) -> None:
     world = toy_world.tiny_world(monkeypatch, model__form=form)
-    rows = tuple({**own, "safety": np.zeros(0, np.int64)} for own in world.train_rows)
-    world = replace(world, train_rows=rows)
+    rows = {person: {**own, "safety": np.zeros(0, np.int64)} for person, own in world.train_rows.items()}
+    world = replace(world, train_rows=rows, crowd=TableCrowd(rows, world.features))
     found = pooled_central(world, tmp_path, quiet)
     assert set(found) == set(world.models["pooled"].shared_spec())
     assert torch.count_nonzero(found["shared.safety.u"]) == 0

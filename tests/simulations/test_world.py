@@ -27,7 +27,7 @@ def test_train_rows_are_train_comparisons_of_their_owner(monkeypatch: pytest.Mon
     world = toy_world.tiny_world(monkeypatch, people=12, data__split=split)
     train = len(world.population.train)
     seen: list[int] = []
-    for person, by_tag in enumerate(world.train_rows):
+    for person, by_tag in world.train_rows.items():
         assert set(by_tag) == set(TAGS)
         for tag, rows in by_tag.items():
             for row in rows.tolist():
@@ -44,9 +44,9 @@ def test_train_rows_are_train_comparisons_of_their_owner(monkeypatch: pytest.Mon
 def test_no_test_prompt_was_trained_on(monkeypatch: pytest.MonkeyPatch, split: str) -> None:
     """Safety and, when cold, taste: by anybody. Otherwise taste: by the person herself."""
     world = toy_world.tiny_world(monkeypatch, people=12, data__split=split)
-    own = {(p, world.table[r].prompt) for p, by in enumerate(world.train_rows) for r in by["taste"].tolist()}
+    own = {(p, world.table[r].prompt) for p, by in world.train_rows.items() for r in by["taste"].tolist()}
     anybody = {prompt for _, prompt in own}
-    safety = {world.table[r].prompt for by in world.train_rows for r in by["safety"].tolist()}
+    safety = {world.table[r].prompt for by in world.train_rows.values() for r in by["safety"].tolist()}
     assert own
     assert safety
     tags = set()
@@ -171,7 +171,8 @@ def same(left: World, right: World) -> None:
     assert left.table == right.table
     for name in ("test_rows", "owner", "evaluated", "eligible"):
         assert np.array_equal(getattr(left, name), getattr(right, name)), name
-    for mine, theirs in zip(left.train_rows, right.train_rows, strict=True):
+    assert left.train_rows.keys() == right.train_rows.keys()
+    for mine, theirs in zip(left.train_rows.values(), right.train_rows.values(), strict=True):
         assert all(np.array_equal(mine[tag], theirs[tag]) for tag in TAGS)
     assert left.plans == right.plans
     assert (left.claim, left.private_claim) == (right.claim, right.private_claim)

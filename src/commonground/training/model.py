@@ -165,9 +165,13 @@ def padded(lists: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
     B is the length of the longest list, at least 1.
     """
-    lengths = np.array([len(one) for one in lists], dtype=np.int64)
+    flat = np.concatenate(lists) if len(lists) else np.zeros(0, np.int64)
+    return rectangle(flat, np.array([len(one) for one in lists], dtype=np.int64))
+
+
+def rectangle(flat: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`padded` of lists that already stand behind each other: (sum of lengths,) numbers, (P,) lengths."""
     real = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
-    table = np.zeros(real.shape, dtype=lists[0].dtype if len(lists) else np.int64)
-    if len(lists):
-        table[real] = np.concatenate(lists)
+    table = np.zeros(real.shape, dtype=flat.dtype)
+    table[real] = flat
     return table, real

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from commonground.losses import get_loss
-from commonground.randomness import coins, generator, normals
+from commonground.randomness import Streams, coins, normals
 from commonground.training import optimiser
 from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, padded, person_rows
 from commonground.training.people import People, along, choose, take
@@ -171,26 +171,23 @@ class _PrivateGradient:
         return {name: value / along(counts, value) for name, value in sums.items()}
 
     def _noise(self, name: str, value: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
-        keys = zip(self._people.index, steps, strict=True)
-        names = ((self._stream, "noise", person, step, name) for person, step in keys)
-        return normals(tuple(value.shape[1:]), self._seed, names)
+        streams = Streams(self._seed, [self._stream, "noise"], [name])
+        return normals(tuple(value.shape[1:]), streams, zip(self._people.index, steps, strict=True))
 
     def _draws(self, steps: Sequence[int]) -> torch.Tensor:
         """(P, B): 1 where a comparison is in the step."""
+        plan, streams = self._plan, Streams(self._seed, [self._stream, "poisson"])
+        people = zip(self._people.index, self._counts, steps, strict=True)
+        if plan.noise_multiplier > 0:  # independent coins
+            tossed = np.ones(tuple(self._batch.rows.mask.shape))
+            for p, (person, count, step) in enumerate(people):
+                streams.at(person, step).random(out=tossed[p, :count])
+            return torch.from_numpy((tossed < plan.sampling).astype(np.float32))
         drawn = np.zeros(tuple(self._batch.rows.mask.shape), np.float32)
-        for p, (person, count, step) in enumerate(zip(self._people.index, self._counts, steps, strict=True)):
-            drawn[p, :count] = self._draw(count, person, step)
+        for p, (person, count, step) in enumerate(people):  # always as many
+            size = min(count, max(1, round(plan.sampling * plan.cap)))
+            drawn[p, streams.at(person, step).choice(count, size, replace=False)] = 1
         return torch.from_numpy(drawn)
-
-    def _draw(self, count: int, person: int, step: int) -> np.ndarray:
-        """One person's draw: independent coins, or, where no noise asks for them, always as many."""
-        plan, name = self._plan, (self._stream, "poisson", person, step)
-        if plan.noise_multiplier > 0:
-            return coins(count, self._seed, *name) < plan.sampling
-        size = min(count, max(1, round(plan.sampling * plan.cap)))
-        chosen = np.zeros(count, bool)
-        chosen[generator(self._seed, *name).choice(count, size, replace=False)] = True
-        return chosen
 
     def _flips(self, tables: Sequence[np.ndarray]) -> torch.Tensor:
         """Randomised response: each comparison's label is flipped once and for all, (P, B) of 0 and 1.

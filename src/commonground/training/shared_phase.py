@@ -9,7 +9,7 @@ from commonground.comparisons import Tag
 from commonground.losses import get_loss
 from commonground.randomness import coins, generator
 from commonground.training import optimiser
-from commonground.training.model import Batch, PreferenceModel, Tensors, padded, person_rows
+from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, person_rows, rectangle
 from commonground.training.people import People, along, take
 from commonground.training.plan import SharedPlan
 
@@ -97,13 +97,16 @@ class SharedGradient:
 
     def _batch(self, private: Tensors | None, step: int) -> tuple[Batch, torch.Tensor]:
         """Rows of all tags side by side, and weights 1 / (comparisons of that tag in the batch)."""
-        chosen, weights = [], []
-        for person, rows in zip(self._people.index, self._people.rows, strict=True):
-            parts = [self._drawn(person, rows[tag], tag, step) for tag in self._plan.tags]
-            chosen.append(np.concatenate(parts))
-            weights.append(np.concatenate([np.full(len(p), 1 / max(1, len(p)), np.float32) for p in parts]))
-        batch = self._model.batch(person_rows(chosen), "shared", private)
-        return batch, torch.from_numpy(padded(weights)[0])
+        people = zip(self._people.index, self._people.rows, strict=True)
+        tags = self._plan.tags
+        parts = [self._drawn(person, rows[tag], tag, step) for person, rows in people for tag in tags]
+        counts = np.array([len(part) for part in parts], dtype=np.int64)
+        lengths = counts.reshape(-1, len(tags)).sum(1)
+        index, real = rectangle(np.concatenate([np.zeros(0, np.int64), *parts]), lengths)
+        weights, _ = rectangle(np.repeat((1 / np.maximum(counts, 1)).astype(np.float32), counts), lengths)
+        mask = torch.from_numpy(real.astype(np.float32))
+        rows = Rows(torch.from_numpy(index), mask, torch.zeros_like(mask))
+        return self._model.batch(rows, "shared", private), torch.from_numpy(weights)
 
     def _drawn(self, person: int, rows: np.ndarray, tag: Tag, step: int) -> np.ndarray:
         size = self._plan.batch
