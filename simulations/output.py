@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -86,6 +87,7 @@ class RunProgress:
         self._last = 0.0
         self._began = time.monotonic()
         self._tasks: dict[str, Any] = {}
+        self._paces: dict[str, tuple[int, float]] = {}  # arm -> the first round told of, and when
         self._bars = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -110,13 +112,23 @@ class RunProgress:
 
     def round(self, event: dict[str, Any], total: int) -> None:
         """A round is done."""
-        note = f"{event['people']} people, {event['people'] / max(event['seconds'], 1e-3):.0f} a second"
+        note = f"{event['people']} people, {event['people'] / max(event['seconds'], 1e-3):,.0f} a second"
         if event.get("epsilon") is not None:
             epsilon = event["epsilon"]
             note += ", no privacy" if epsilon == "inf" else f", epsilon {epsilon:.2f} spent"
-        self._update(f"{event['arm']} rounds", event["round"], total, note)
+        note += f", {psutil.Process().memory_info().rss / 2**20:,.0f} MB"
+        name = f"{event['arm']} rounds"
+        self._update(name, event["round"], total, note, left=self._left(name, event["round"], total))
 
-    def _update(self, name: str, done: int, total: int, note: str) -> None:
+    def _left(self, name: str, done: int, total: int) -> str:
+        """How long the rest of an arm takes at the pace so far; the bars of a terminal know by themselves."""
+        first, began = self._paces.setdefault(name, (done, time.monotonic()))
+        if done == first or done >= total:
+            return ""
+        seconds = (time.monotonic() - began) / (done - first) * (total - done)
+        return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
+
+    def _update(self, name: str, done: int, total: int, note: str, left: str = "") -> None:
         if self._live:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, note=note)
@@ -125,5 +137,5 @@ class RunProgress:
         now = time.monotonic()
         if now - self._last >= EVERY or done >= total:
             self._last = now
-            words = f"{name}: {done} of {total}" + (f" ({note})" if note else "")
+            words = f"{name}: {done} of {total}" + (f" ({note}{left})" if note else "")
             self._output.say(f"[{now - self._began:6.1f} s] {words}")
