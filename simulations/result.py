@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PACKAGES = ("commonground", "flwr", "torch", "peft", "opacus", "transformers", "numpy")
 ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal", "sft")
 RECEIPTS = 10
-ERASED_PEOPLE = 2000
+ERASED_PEOPLE = 1000  # held in memory in float64, with features of every direction
 
 
 def assemble(world: World, trained: Trained, folder: RunFolder, began: float) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from commonground.training.update import (
 )
 
 Tick = Callable[[str, int, int], None]
-CENTRAL_PEOPLE = 5000  # whose comparisons the pooled central model is made of, where there are more
+CENTRAL_PEOPLE = 2000  # whose comparisons the pooled central model is made of, where there are more
 RIDGE = 3.0  # prior precision of the pooled central reward model, whose features have RMS length about 1
 CHUNK = {"reward": 64, "policy": 1}
 
