@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from commonground.comparisons import Comparison, Person, Tag
+from commonground.comparisons import Comparison, Person, Split, Tag
 from commonground.config import DataConfig
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.randomness import fleeting, generator
@@ -153,14 +153,13 @@ class PlantedSafety:
         test = self._ask(person.id, self._test, self._test_count, "test")
         learned, held = (
             choices.comparisons(self._prompts, self.texts, "safety", person.id)
-            for choices in (self.learned(person), test)
+            for choices in (self.learned(person.id, person.split), test)
         )
         return Answers(learned, held, test.p_own, test.p_pool)
 
-    def learned(self, person: Person) -> Choices:
-        """What this person's device learns from, without a text."""
-        count = 0 if person.split == "unseen" else self.train_count
-        return self._ask(person.id, self._train, count, "train")
+    def learned(self, name: str, split: Split) -> Choices:
+        """What the device of the person of this id learns from, without a text."""
+        return self._ask(name, self._train, 0 if split == "unseen" else self.train_count, "train")
 
     def _ask(self, name: str, places: np.ndarray, count: int, part: str) -> Choices:
         rng = fleeting(self.seed, "person", name, "safety", part)
@@ -179,6 +178,8 @@ def _split(count: int, share: float, rng: np.random.Generator) -> tuple[np.ndarr
 
 def _draw(available: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` numbers below `available`; none is drawn an n+1st time before all were drawn n times."""
+    if count < available:
+        return rng.choice(available, count, replace=False)
     rounds = [rng.permutation(available) for _ in range(count // available)]
     rounds.append(rng.choice(available, count % available, replace=False))
     return np.concatenate(rounds)

@@ -14,8 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from commonground.comparisons import TAGS, Tag
+from commonground.comparisons import TAGS, Split, Tag
 from commonground.simulations.answers import PlantedSafety, PlantedTaste
+from commonground.simulations.planting import person_name
 from commonground.training.model import PreferenceModel
 from commonground.training.reward import RewardFeatures, RewardModel
 from commonground.training.update import People
@@ -81,8 +82,7 @@ class PlantedCrowd:
     Args:
         taste: draws taste.
         safety: draws safety.
-        people: how many there are.
-        learners: how many of them learn safety (all but the unseen).
+        unseen: (people,) bool, who takes no part in shared training and learns no safety.
         features: features of a table that holds every starter text.
     """
 
@@ -90,12 +90,10 @@ class PlantedCrowd:
         self,
         taste: PlantedTaste,
         safety: PlantedSafety,
-        people: int,
-        learners: int,
+        unseen: np.ndarray,
         features: RewardFeatures,
     ) -> None:
-        self._taste, self._safety = taste, safety
-        self._people, self._learners, self._features = people, learners, features
+        self._taste, self._safety, self._unseen, self._features = taste, safety, unseen, features
         self._places: dict[Tag, np.ndarray] = {
             "taste": np.array([features.place[text] for text in taste.texts]),
             "safety": np.array([features.place[text] for text in safety.texts]),
@@ -125,14 +123,18 @@ class PlantedCrowd:
     def counts(self) -> dict[Tag, int]:
         """See `Crowd`; everybody answers as many questions."""
         taste = len(self._taste.learned(self._taste.person(0)).chosen)
-        return {"taste": self._people * taste, "safety": self._learners * self._safety.train_count}
+        learners = int((~self._unseen).sum())
+        return {"taste": len(self._unseen) * taste, "safety": learners * self._safety.train_count}
 
     def _drawn(self, person: int, tag: Tag) -> tuple[np.ndarray, np.ndarray]:
         """Feature rows of chosen and rejected texts; the least recently visited people are forgotten."""
         found = self._kept.get((person, tag))
         if found is None:
-            planted = self._taste.person(person)
-            choices = self._taste.learned(planted) if tag == "taste" else self._safety.learned(planted.person)
+            if tag == "taste":
+                choices = self._taste.learned(self._taste.person(person))
+            else:
+                split: Split = "unseen" if self._unseen[person] else "train"
+                choices = self._safety.learned(person_name(person), split)
             places = self._places[tag]
             found = self._kept[person, tag] = (places[choices.chosen], places[choices.rejected])
             if len(self._kept) > KEPT:

@@ -9,6 +9,8 @@ band) are correlated, not identical: a group says little about a person, as in r
 
 from __future__ import annotations
 
+import functools
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +99,12 @@ class Planting:
         """Probability of the safe answer: (1 - rho) sigma(kappa) + rho sigma(-kappa); .9627 by default."""
         return float((1 - self.rho) * expit(self.kappa) + self.rho * expit(-self.kappa))
 
+    @functools.cached_property
+    def group_bounds(self) -> list[float]:
+        """Cumulated shares of the groups."""
+        return [float(bound) for bound in np.cumsum([share for _, share, _ in self.groups])]
+
+    @functools.cached_property
     def centres(self) -> np.ndarray:
         """Weights of the majority and of the minority, (2, S)."""
         majority = np.array(self.centre, dtype=np.float64)
@@ -136,6 +144,11 @@ class PlantedPerson:
         return np.asarray((1 - self.flip) * straight + self.flip * (1 - straight))
 
 
+def person_name(index: int) -> str:
+    """The id of planted person number `index`."""
+    return f"person-{index:06d}"
+
+
 def draw_person(index: int, seed: int, planting: Planting, split: str = "warm") -> PlantedPerson:
     """Planted person number `index`: the same whoever else is drawn.
 
@@ -146,15 +159,14 @@ def draw_person(index: int, seed: int, planting: Planting, split: str = "warm") 
         split: `data.split`; with ``unseen_people`` one person of each four is unseen, never two of a block,
             so that the quarter is exact and still does not depend on how many people there are.
     """
-    name = f"person-{index:06d}"
+    name = person_name(index)
     rng = fleeting(seed, "person", name, "self")
     group_coin, minority_coin = rng.random(2)
-    bounds = np.cumsum([share for _, share, _ in planting.groups])
-    place = min(int(np.searchsorted(bounds, group_coin, side="right")), len(planting.groups) - 1)
+    place = min(bisect_right(planting.group_bounds, group_coin), len(planting.groups) - 1)
     group, _, part = planting.groups[place]
     minority = bool(minority_coin < part)
     noise = rng.standard_normal(len(planting.styles))
-    weights = planting.centres()[int(minority)] + planting.tau * (noise - noise.mean())
+    weights = planting.centres[int(minority)] + planting.tau * (noise - noise.mean())
     rationality = float(np.exp(planting.rationality * rng.standard_normal()))
     strength = planting.flip_strength
     # The Beta draw comes last: how many numbers it takes from the stream depends on its parameters.

@@ -113,7 +113,7 @@ def oracle(planting: Planting) -> Oracle:
     eta, eta_weights = np.zeros(1), np.ones(1)
     if planting.flip:  # weight (1-x)^(b-1) x^(a-1) of Beta(a, b): p = a + b - 1, q = a in scipy's letters
         eta, eta_weights = _axis(1.0, *roots_sh_jacobi(FLIP_NODES, strength - 1, planting.flip * strength))
-    centres = planting.centres()
+    centres = planting.centres
     delta = centres[:, pairs[:, 0]] - centres[:, pairs[:, 1]]  # (2, X)
     margin = delta.T[:, :, None] + np.sqrt(2) * planting.tau * noise  # (X, 2, noise)
     margin = planting.gamma * margin[..., None] * np.exp(planting.rationality * log_b)  # (X, 2, noise, b)

@@ -172,7 +172,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         train_rows=train_rows,
         crowd=TableCrowd(train_rows, features)
         if lazy is None
-        else PlantedCrowd(lazy.taste, lazy.safety, len(unseen), len(eligible), features),
+        else PlantedCrowd(lazy.taste, lazy.safety, unseen, features),
         test_rows=test_rows,
         owner=owner,
         evaluated=evaluated,

@@ -180,7 +180,7 @@ def test_minority_and_groups_have_their_shares() -> None:
 
 
 def test_minority_wants_the_opposite_on_half_of_the_styles() -> None:
-    majority, minority = Planting().centres()
+    majority, minority = Planting().centres
     turned = np.isin(Planting().styles, Planting().opposed)
     assert turned.sum() == 4
     assert (minority[turned] == -majority[turned]).all()
@@ -315,7 +315,7 @@ def test_safety_consensus_and_none() -> None:
 def test_people_with_sure_tastes_answer_by_their_centre() -> None:
     population = run(20, gamma=1000.0, flip=0.0, rationality=0.0, tau=0.0)
     assert population.minority is not None
-    place, centres = style_of(), Planting().centres()
+    place, centres = style_of(), Planting().centres
     for person, few in zip(population.people, population.minority, strict=True):
         for comparison in of(population.train, person.id):
             if comparison.tag == "taste":
