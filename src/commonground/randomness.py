@@ -37,8 +37,11 @@ def normal(shape: tuple[int, ...], seed: int, *name: str | int) -> torch.Tensor:
 
 def normals(shape: tuple[int, ...], streams: Streams, at: Iterable[tuple[int, int]]) -> torch.Tensor:
     """`normal` for each of many names, stacked: (number of names, *shape) float32."""
-    rows = [streams.at(*pair).standard_normal(shape, dtype=np.float32) for pair in at]
-    return torch.from_numpy(np.stack(rows) if rows else np.zeros((0, *shape), np.float32))
+    names = list(at)
+    rows = np.empty((len(names), *shape), np.float32)
+    for row, pair in zip(rows, names, strict=True):
+        streams.at(*pair).standard_normal(shape, np.float32, row)
+    return torch.from_numpy(rows)
 
 
 def coins(count: int, seed: int, *name: str | int) -> np.ndarray:

@@ -64,5 +64,6 @@ def update(
             second = moments[f"v.{key}"] / (1 - BETA2**count)
             direction = first / (second.sqrt() + TINY)
         size = rate.reshape(-1, *[1] * (value.dim() - 1)) if isinstance(rate, Tensor) else rate
-        after[key] = value - size * (direction + ridge * value)
+        pulled = direction + ridge * value if ridge else direction
+        after[key] = value - size * pulled
     return after, moments

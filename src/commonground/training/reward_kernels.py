@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,18 +28,21 @@ class LinearPairs:
     Attributes:
         x: (P, B, D) features of chosen minus rejected.
         base: (P, B) margin that the frozen adapter gives.
-        norms: (P, B) float64 length of `x`.
     """
 
     x: Tensor
     base: Tensor
-    norms: Tensor
 
     @classmethod
     def of(cls, block: Tensor, chosen: Tensor, rejected: Tensor, base: Tensor) -> LinearPairs:
         """Pairs of texts: `block` (T, D), `chosen` and `rejected` (P, B) int64."""
-        x = block[chosen] - block[rejected]
-        return cls(x, base, torch.linalg.vector_norm(x, dim=2, dtype=torch.float64))
+        return cls(_rows(block, chosen).sub_(_rows(block, rejected)), base)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """(P, B) float64 length of `x`; only a clip asks for it."""
+        found: Tensor = torch.linalg.vector_norm(self.x, dim=2, dtype=torch.float64)
+        return found
 
     def sums(self, v: Tensor, slope: Slope, weights: Tensor, clip: float | None) -> Tensor:
         """(P, D) sums for `v` (P, D); see `PreferenceModel.gradient_sums`."""
@@ -68,40 +73,50 @@ class TanhPairs:
     @classmethod
     def of(cls, block: Tensor, chosen: Tensor, rejected: Tensor, base: Tensor) -> TanhPairs:
         """Pairs of texts: `block` (T, D), `chosen` and `rejected` (P, B) int64."""
-        x = block[torch.cat([chosen, rejected], 1)]
-        wide, pairs = x.double(), chosen.shape[1]
-        cross = torch.linalg.vecdot(wide[:, :pairs], wide[:, pairs:])
-        return cls(x, base, torch.linalg.vecdot(wide, wide), cross)
+        both, pairs = torch.cat([chosen, rejected], 1), chosen.shape[1]
+        x = _rows(block, both)
+        # A text has one length however many pairs it is in.
+        squares = _dots(block, block)[both] if len(block) < both.numel() else _dots(x, x)
+        return cls(x, base, squares, _dots(x[:, :pairs], x[:, pairs:]))
 
     def sums(
         self, a: Tensor, u: Tensor, slope: Slope, weights: Tensor, clip: float | None
     ) -> tuple[Tensor, Tensor]:
         """Sums for A (P, H, D) and u (P, H)."""
         pairs = self.base.shape[1]
-        t = torch.tanh(torch.bmm(self.x, a.mT))
-        difference = t[:, :pairs] - t[:, pairs:]
-        margin = self.base + torch.bmm(difference, u.unsqueeze(2)).squeeze(2)
+        # Hidden before pairs, (P, H, 2B): with A on the left the product takes half the time.
+        t = torch.bmm(a, self.x.mT).tanh_()
+        difference = t[:, :, :pairs] - t[:, :, pairs:]
+        margin = self.base + torch.bmm(u.unsqueeze(1), difference).squeeze(1)
         slopes = slope(margin)
-        inner = u.unsqueeze(1) * (1 - t.square())  # d r / d (A x), (P, 2B, H)
+        inner = (1 - t.square_()).mul_(u.unsqueeze(2))  # d r / d (A x)
         if clip is not None:
             norms = slopes.double().abs() * self._lengths(inner, difference)
             slopes, factors = bounded(slopes, norms, clip)
             slopes = slopes * factors
         slopes = slopes * weights
-        signed = torch.cat([slopes, -slopes], 1).unsqueeze(2)
-        return (
-            torch.bmm((signed * inner).mT, self.x),
-            torch.bmm(slopes.unsqueeze(1), difference).squeeze(1),
-        )
+        inner *= torch.cat([slopes, -slopes], 1).unsqueeze(1)
+        return torch.bmm(inner, self.x), torch.bmm(difference, slopes.unsqueeze(2)).squeeze(2)
 
     def _lengths(self, inner: Tensor, difference: Tensor) -> Tensor:
         """(P, B) float64: length of the whole gradient of each pair's margin."""
         wide, pairs = inner.double(), self.base.shape[1]
-        own = torch.linalg.vecdot(wide, wide) * self.squares
-        mixed = torch.linalg.vecdot(wide[:, :pairs], wide[:, pairs:]) * self.cross
-        direct = torch.linalg.vector_norm(difference, dim=2, dtype=torch.float64).square()
+        own = wide.square().sum(1).mul_(self.squares)
+        mixed = (wide[:, :, :pairs] * wide[:, :, pairs:]).sum(1).mul_(self.cross)
+        direct = difference.double().square_().sum(1)
         squared: Tensor = own[:, :pairs] + own[:, pairs:] - 2 * mixed + direct
-        return squared.clamp(min=0).sqrt()
+        return squared.clamp_(min=0).sqrt_()
+
+
+def _rows(block: Tensor, index: Tensor) -> Tensor:
+    """`block[index]`, several times quicker."""
+    return torch.index_select(block, 0, index.reshape(-1)).view(*index.shape, block.shape[1])
+
+
+def _dots(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products along the last axis in float64, in one pass without float64 copies of the arguments."""
+    found = np.einsum("...d,...d->...", left.numpy(), right.numpy(), dtype=np.float64)
+    return torch.from_numpy(found)
 
 
 def bounded(slopes: Tensor, norms: Tensor, clip: float) -> tuple[Tensor, Tensor]:
