@@ -1,35 +1,114 @@
-"""The private side of a simulated run: one SQLite file that stands for everybody's devices.
+"""The private side of a simulated run: what every store of it offers, and the one that is an SQLite file.
 
 Private states are versioned by round: a device asked again for a round reads the version from before that
-round, so that a killed and resumed run repeats itself exactly. Receipts are kept for every message that
-left. The file is opened by every process of the run, on every runtime.
+round, so that a killed and resumed run repeats itself exactly. A write at a round forgets all versions but
+the newest one below it: those above are leftovers of rounds that will come again. So a person can be set
+back by one visit, not by two. Receipts are kept for every message that left.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors.numpy import load, save
 
-from commonground.errors import StorageError
 from commonground.manifest import Receipt
+from commonground.simulations.receipts import Receipts, disk, open_database, transaction
 
-_TABLES = """
+_TABLE = """
 CREATE TABLE IF NOT EXISTS state (
   stream TEXT, person INTEGER, round INTEGER, arrays BLOB, PRIMARY KEY (stream, person, round)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS receipt (
-  arm TEXT, round INTEGER, person INTEGER, digest TEXT, bytes INTEGER, names TEXT, epsilon TEXT,
-  PRIMARY KEY (arm, round, person)) WITHOUT ROWID;
 """
+_NEWEST = "SELECT arrays FROM state WHERE stream=? AND person=? AND round<? ORDER BY round DESC LIMIT 1"
+_HAS = "SELECT 1 FROM state WHERE stream=? AND person=? AND round=?"
+
+
+class PrivateStore(Protocol):
+    """Private states and receipts of many people at once; P people a call.
+
+    A stream is one kind of state: all its writes have the same names, shapes and dtypes.
+    """
+
+    def read_many(
+        self, stream: str, people: Sequence[int], before: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The newest version of each person from a round below `before`.
+
+        Args:
+            stream: which state.
+            people: P person numbers.
+            before: the round that is being computed.
+
+        Returns:
+            (P,) bool, who has such a version; name -> (P, *shape), zeros for those who have none, and no
+            names at all where nothing was ever written to the stream.
+        """
+        ...
+
+    def write_many(
+        self, stream: str, people: Sequence[int], round: int, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Save the version of `round`, and forget all but that and the newest one below it.
+
+        Args:
+            stream: which state.
+            people: P person numbers; of one named twice the last row counts.
+            round: 0 or above.
+            arrays: name -> (P, *shape).
+
+        Raises:
+            StorageError: the disk refused; what was kept below `round` is still there.
+        """
+        ...
+
+    def has_many(self, stream: str, people: Sequence[int], round: int) -> np.ndarray:
+        """(P,) bool: whose version of `round` is there."""
+        ...
+
+    def keep_receipts(
+        self,
+        arm: str,
+        round: int,
+        people: Sequence[int],
+        digests: Sequence[str],
+        bytes: int,
+        names: Sequence[str],
+        epsilon: str,
+    ) -> None:
+        """Keep what left in one round, once a (arm, round, person).
+
+        Args:
+            arm: which shared adapter.
+            round: of the messages.
+            people: P person numbers.
+            digests: of the P messages.
+            bytes: size of each message.
+            names: the tensors of each message.
+            epsilon: what the receipts quote.
+
+        Raises:
+            StorageError: the disk refused; none of these receipts is kept.
+        """
+        ...
+
+    def receipts(self, arm: str, limit: int) -> list[dict[str, Any]]:
+        """The first `limit` receipts of an arm, by round and person."""
+        ...
+
+    def totals(self, arm: str) -> tuple[int, int]:
+        """Messages and bytes that left in an arm."""
+        ...
+
+    def close(self) -> None:
+        """Close the files; the object is not used again."""
+        ...
 
 
 class Store:
-    """See the module's text.
+    """A `PrivateStore` in one SQLite file, opened by every process of a run; it serves single people too.
 
     Args:
         folder: the run's state folder.
@@ -40,14 +119,10 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "private.sqlite"
-        with _disk(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                self.path, timeout=120, isolation_level=None, check_same_thread=False
-            )
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_TABLES)
+        self._database = open_database(self.path)
+        with disk(self.path):
+            self._database.executescript(_TABLE)
+        self._receipts = Receipts(self._database, self.path)
 
     def close(self) -> None:
         """Close the file; the object is not used again."""
@@ -55,72 +130,82 @@ class Store:
 
     def read(self, stream: str, person: int, before: int) -> dict[str, np.ndarray] | None:
         """The newest state of `person` from a round below `before`, or None."""
-        row = self._database.execute(
-            "SELECT arrays FROM state WHERE stream=? AND person=? AND round<? ORDER BY round DESC LIMIT 1",
-            (stream, person, before),
-        ).fetchone()
+        row = self._database.execute(_NEWEST, (stream, person, before)).fetchone()
         return None if row is None else dict(load(row[0]))
 
     def write(self, stream: str, person: int, round: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Save the state of `person` after `round`, and forget all but the version before it."""
-        blob = save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-        with _disk(self.path), self._transaction():
-            self._database.execute(
-                "INSERT OR REPLACE INTO state VALUES (?,?,?,?)", (stream, person, round, blob)
-            )
-            self._database.execute(
-                "DELETE FROM state WHERE stream=? AND person=? AND round < "
-                "(SELECT MAX(round) FROM state WHERE stream=? AND person=? AND round<?)",
-                (stream, person, stream, person, round),
-            )
+        """Save the state of `person` after `round`; see `PrivateStore.write_many`."""
+        with disk(self.path), transaction(self._database):
+            self._write(stream, person, round, arrays)
 
     def has(self, stream: str, person: int, round: int) -> bool:
         """Whether the state of `person` after `round` is there."""
-        query = "SELECT 1 FROM state WHERE stream=? AND person=? AND round=?"
-        return self._database.execute(query, (stream, person, round)).fetchone() is not None
+        return self._database.execute(_HAS, (stream, person, round)).fetchone() is not None
+
+    def read_many(
+        self, stream: str, people: Sequence[int], before: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """See `PrivateStore`."""
+        found = np.zeros(len(people), dtype=bool)
+        arrays: dict[str, np.ndarray] = {}
+        with transaction(self._database, "DEFERRED"):
+            sample = self._database.execute("SELECT arrays FROM state WHERE stream=? LIMIT 1", (stream,))
+            if (row := sample.fetchone()) is not None:
+                shapes = load(row[0])
+                arrays = {k: np.zeros((len(people), *v.shape[1:]), v.dtype) for k, v in shapes.items()}
+            for place, person in enumerate(people):
+                one = self.read(stream, int(person), before)
+                if one is not None:
+                    found[place] = True
+                    for name, value in one.items():
+                        arrays[name][place] = value[0]
+        return found, arrays
+
+    def write_many(
+        self, stream: str, people: Sequence[int], round: int, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """See `PrivateStore`; all of it or nothing."""
+        with disk(self.path), transaction(self._database):
+            for place, person in enumerate(people):
+                one = {name: value[place : place + 1] for name, value in arrays.items()}
+                self._write(stream, int(person), round, one)
+
+    def has_many(self, stream: str, people: Sequence[int], round: int) -> np.ndarray:
+        """See `PrivateStore`."""
+        with transaction(self._database, "DEFERRED"):
+            return np.array([self.has(stream, int(person), round) for person in people], dtype=bool)
 
     def keep_receipt(self, arm: str, person: int, receipt: Receipt, epsilon: str) -> None:
         """Keep what left, once a (arm, round, person)."""
-        with _disk(self.path):
-            self._database.execute(
-                "INSERT OR REPLACE INTO receipt VALUES (?,?,?,?,?,?,?)",
-                (arm, receipt.round, person, receipt.digest, receipt.bytes, ",".join(receipt.names), epsilon),
-            )
+        one = ([person], [receipt.digest], receipt.bytes, receipt.names)
+        self._receipts.keep(arm, receipt.round, *one, epsilon)
+
+    def keep_receipts(
+        self,
+        arm: str,
+        round: int,
+        people: Sequence[int],
+        digests: Sequence[str],
+        bytes: int,
+        names: Sequence[str],
+        epsilon: str,
+    ) -> None:
+        """See `PrivateStore`."""
+        self._receipts.keep(arm, round, people, digests, bytes, names, epsilon)
 
     def receipts(self, arm: str, limit: int) -> list[dict[str, Any]]:
-        """The first `limit` receipts of an arm, by round and person."""
-        rows: Sequence[tuple[Any, ...]] = self._database.execute(
-            "SELECT round, person, digest, bytes, names, epsilon FROM receipt WHERE arm=? "
-            "ORDER BY round, person LIMIT ?",
-            (arm, limit),
-        ).fetchall()
-        keys = ("round", "person", "digest", "bytes", "names", "epsilon")
-        return [dict(zip(keys, row, strict=True)) | {"names": row[4].split(",")} for row in rows]
+        """See `PrivateStore`."""
+        return self._receipts.first(arm, limit)
 
     def totals(self, arm: str) -> tuple[int, int]:
-        """Messages and bytes that left in an arm."""
-        row = self._database.execute(
-            "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM receipt WHERE arm=?", (arm,)
-        ).fetchone()
-        return int(row[0]), int(row[1])
+        """See `PrivateStore`."""
+        return self._receipts.totals(arm)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StorageError(
-            f"cannot write {path}: {reason}", hint="free some space or choose another --out"
-        ) from error
+    def _write(self, stream: str, person: int, round: int, arrays: Mapping[str, np.ndarray]) -> None:
+        blob = save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+        self._database.execute("INSERT OR REPLACE INTO state VALUES (?,?,?,?)", (stream, person, round, blob))
+        self._database.execute(
+            "DELETE FROM state WHERE stream=? AND person=? AND (round > ? OR round < "
+            "(SELECT MAX(round) FROM state WHERE stream=? AND person=? AND round<?))",
+            (stream, person, round, stream, person, round),
+        )
