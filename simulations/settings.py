@@ -26,28 +26,54 @@ def read_settings(file: Path | None, overrides: Sequence[str] = ()) -> Config:
 
 def strategy_fits(config: Config) -> Iterator[Fault]:
     """The strategy exists, takes its options, and may be used with this privacy."""
+    found = list(strategy_exists(config))
+    yield from found
+    if not found and (refusal := composition_refusal(config)) is not None:
+        yield refusal
+
+
+def strategy_exists(config: Config) -> Iterator[Fault]:
+    """The strategy is known, can be imported and takes its options."""
     name, options = config.strategy.name, config.strategy.options
     if name == PLAIN and not options:
         return
-    from commonground.strategies.registry import check_composition, get_strategy
+    from commonground.strategies.registry import get_strategy
 
     try:
         get_strategy(name, options)
-        check_composition(name, config.privacy.trust, math.isfinite(config.privacy.shared.epsilon))
     except CommonGroundError as error:
-        key, _, rest = error.message.partition(" ")
-        if not key.startswith("strategy."):
-            key, rest = "strategy.name", error.message
-        elif "=" in key:  # strategy.name=krum compares ...
-            key, value = key.split("=", 1)
-            rest = f"{value} {rest}"
-        message = rest.removeprefix("is ")
-        yield key, message if error.hint is None else f"{message}; {error.hint}"
+        yield _fault(error)
     except Exception as error:
         if ":" not in name:
             raise
         # Importing a user's own module runs it, and it can raise anything.
         yield "strategy.name", f"{name!r} cannot be used: {type(error).__name__}: {first_line(error)}"
+
+
+def composition_refusal(config: Config) -> Fault | None:
+    """Why a strategy that exists may not be used with this privacy (methods D3), or None."""
+    name = config.strategy.name
+    if name == PLAIN:
+        return None
+    from commonground.strategies.registry import check_composition
+
+    try:
+        check_composition(name, config.privacy.trust, math.isfinite(config.privacy.shared.epsilon))
+    except CommonGroundError as error:
+        return _fault(error)
+    return None
+
+
+def _fault(error: CommonGroundError) -> Fault:
+    """(key, message) of an error that begins with the key it is about."""
+    key, _, rest = error.message.partition(" ")
+    if not key.startswith("strategy."):
+        key, rest = "strategy.name", error.message
+    elif "=" in key:  # strategy.name=krum compares ...
+        key, value = key.split("=", 1)
+        rest = f"{value} {rest}"
+    message = rest.removeprefix("is ")
+    return key, message if error.hint is None else f"{message}; {error.hint}"
 
 
 def first_line(error: BaseException) -> str:

@@ -36,6 +36,25 @@ def load_config(file: Path | None, overrides: Sequence[str] = (), rules: Sequenc
     Raises:
         ConfigError: with every fault of file and overrides: place, value found, what is accepted.
     """
+    values, places, faults = read_values(file, overrides)
+    return config_from(values, places, faults, rules)
+
+
+def read_values(file: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Places, list[str]]:
+    """Plain values of a file and overrides, before anything is known about them.
+
+    Args:
+        file: a YAML file, or None.
+        overrides: dotted assignments; they win over the file.
+
+    Returns:
+        values: nested.
+        places: dotted key -> where it was given, in words.
+        faults: overrides that could not be read.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     faults: list[str] = []
     values: dict[str, Any] = {}
     places: Places = {}
@@ -53,7 +72,7 @@ def load_config(file: Path | None, overrides: Sequence[str] = (), rules: Sequenc
             continue
         values = _merge(values, typing.cast(dict[str, Any], part))
         places[key.strip()] = f"command line: {key.strip()}"
-    return config_from(values, places, faults, rules)
+    return values, places, faults
 
 
 def config_from(
