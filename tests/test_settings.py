@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from commonground.config import Config
 from commonground.errors import ConfigError
-from commonground.recipe import POLICY, REWARD, resolve
+from commonground.recipe import POLICY, POLICY_STYLES, REWARD, resolve
 from commonground.rules import value_of
 from commonground.settings import config_from, load_config, to_dict, to_yaml
 
@@ -108,7 +108,7 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
     assert "No such file" in faults(file=tmp_path / "missing.yaml")[0]
 
 
-@pytest.mark.parametrize(("kind", "recipe"), [("reward", REWARD), ("policy", POLICY)])
+@pytest.mark.parametrize(("kind", "recipe"), [("reward", REWARD), ("policy", POLICY | POLICY_STYLES)])
 def test_resolving_fills_every_null_that_has_a_default(kind: str, recipe: dict[str, object]) -> None:
     full = resolve(load_config(None, [f"model.kind={kind}"]))
     assert all(value_of(full, key) == default for key, default in recipe.items())

@@ -21,8 +21,9 @@ class ModelConfig:
     """`kind`: reward | policy. `base`: model folder or hub name ('' = the packaged one).
 
     reward: `form` linear | tanh, `dims` = private directions (the first of the public basis).
-    policy: `layers` adapted from the top (0 = all), `rank`, `adapter` lora | core (r x r cores),
-    `answer_tokens` = tokens of an answer that count.
+    policy: `layers` adapted from the top (0 = all), `rank`, `adapter` = form of the private one:
+    styles (coefficients on public style adapters) | lora | core (r x r cores); `answer_tokens` = tokens of an
+    answer that count.
     """
 
     kind: str = "reward"
@@ -31,7 +32,7 @@ class ModelConfig:
     rank: int = 8
     form: str = "linear"
     dims: int = 8
-    adapter: str = "lora"
+    adapter: str = "styles"
     answer_tokens: int = 64
 
 

@@ -48,6 +48,15 @@ POLICY: dict[str, Any] = {
     "privacy.private.ridge": 0.0,
     "strategy.average": False,
 }
+# A few coefficients on public styles: larger batches, and steps whose size does not hang on how long an
+# answer is. Plain SGD: Adam would blow the noise on a coefficient that does not matter up to a full step.
+POLICY_STYLES: dict[str, Any] = {
+    "privacy.private.epsilon": 8.0,
+    "privacy.private.clip": 1.0,
+    "privacy.private.steps": 12,
+    "privacy.private.sampling": 0.1,
+    "privacy.private.rate": 0.4,
+}
 
 
 def resolve(config: Config) -> Config:
@@ -56,6 +65,8 @@ def resolve(config: Config) -> Config:
     recipe = REWARD if full.model.kind == "reward" else POLICY
     if recipe is REWARD and full.privacy.private.epsilon == float("inf"):
         recipe = REWARD | REWARD_NO_NOISE
+    elif recipe is POLICY and _styles(full):
+        recipe = POLICY | POLICY_STYLES
     for key, default in recipe.items():
         if value_of(full, key) is None:
             _set(full, key, default)
@@ -68,6 +79,11 @@ def resolve(config: Config) -> Config:
     if full.privacy.shared.delta is None:
         full.privacy.shared.delta = default_delta(full.people)
     return full
+
+
+def _styles(config: Config) -> bool:
+    """Whether private adapters are coefficients on public styles."""
+    return config.model.kind == "policy" and config.model.adapter == "styles"
 
 
 def _set(config: Config, key: str, value: Any) -> None:
@@ -126,13 +142,13 @@ def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: Pri
         steps_per_visit=max(1, int(steps / (2 * visits))),
         sampling=sampling if noisy or config.model.kind == "policy" else 1.0,
         cap=cap,
-        clip=float(config.privacy.private.clip or 1) if noisy else float("inf"),
+        clip=float(config.privacy.private.clip or 1) if noisy or _styles(config) else float("inf"),
         noise_multiplier=private.noise_multiplier,
         rate=float(config.privacy.private.rate or 0),
         ridge=float(config.privacy.private.ridge or 0),
         loss=str(config.loss.name),
         settings=loss_settings(config, flip=private.flip_probability if label else None),
-        optimiser=cast(Any, adaptive),
+        optimiser="sgd" if _styles(config) else cast(Any, adaptive),
         average_from=0.5 if noisy else 1.0,
         decay=config.model.kind == "policy",
         flip_probability=private.flip_probability if label else 0.0,

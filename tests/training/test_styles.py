@@ -180,7 +180,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPa
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr("commonground.training.styles.os.replace", full)
     with pytest.raises(StorageError, match=r"cannot write public style adapters to .*: No space left"):
         made()
 
