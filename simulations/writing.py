@@ -103,7 +103,8 @@ def save_adapters(world: World, policies: Mapping[str, Policy], folder: Path) ->
     taste, safety = config.data.taste, config.data.safety
     words = f"taste: {taste.source}, safety: {safety.source}"
     personal = policies["personal"]
-    card = ModelCard(config.rounds, len(world.eligible), claim.epsilon, claim.delta, claim.unit, words)
+    epsilon = claim.epsilon if claim.meaningful or np.isinf(claim.epsilon) else None
+    card = ModelCard(config.rounds, len(world.eligible), epsilon, claim.delta, claim.unit, words)
     model.adapters.save(SHARED, personal.shared or {}, folder / "shared", card)
     for place, person in enumerate(world.evaluated[:PEOPLE].tolist()):
         tensors = {key: value[place] for key, value in (personal.private or {}).items()}

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,13 @@ def test_adapters_stay_in_eval_mode_and_without_dropout() -> None:
     adapters.enable(("shared", "private"), "private")
     assert not any(m.training for m in model.modules())
     assert not any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
+
+
+@pytest.mark.parametrize(("epsilon", "words"), [(8.0, "8, 0.001 per person"), (None, "not claimed")])
+def test_a_model_card_quotes_no_epsilon_that_is_not_claimed(
+    tmp_path: Path, epsilon: float | None, words: str
+) -> None:
+    adapters = build(tiny_llama())
+    adapters.save("shared", adapters.initial("shared"), tmp_path / "shared", replace(CARD, epsilon=epsilon))
+    text = (tmp_path / "shared" / "README.md").read_text()
+    assert f"| epsilon, delta | {words}" in text

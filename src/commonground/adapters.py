@@ -36,7 +36,7 @@ class ModelCard:
     Attributes:
         rounds: rounds it was trained in.
         people: people who took part (1 for a private adapter).
-        epsilon: of the release; infinity when there is none.
+        epsilon: of the release; infinity when there is no noise, None when no claim is made.
         delta: of the release.
         unit: what the claim protects: person or comparison.
         data: in words, what it was trained on.
@@ -44,7 +44,7 @@ class ModelCard:
 
     rounds: int
     people: int
-    epsilon: float
+    epsilon: float | None
     delta: float
     unit: str
     data: str
@@ -240,7 +240,7 @@ tags: [lora, preference-learning, federated-learning, differential-privacy]
 | linear maps | {len(adapters.targets)} |
 | rounds | {card.rounds} |
 | people | {card.people} |
-| epsilon, delta | {card.epsilon:g}, {card.delta:g} per {card.unit} |
+| epsilon, delta | {_claim(card)} |
 | data | {card.data} |
 {keep if private else ""}
 It acts **from the last prompt token on** (the position that predicts the first token of the answer).
@@ -248,3 +248,9 @@ It was trained so, with the prompt read by the base model alone. Loaded with `Pe
 it acts on the prompt as well: to get what was trained, read the prompt with `disable_adapter()`, keep the
 key-value cache, and go on with the adapter from the last prompt token.
 """
+
+
+def _claim(card: ModelCard) -> str:
+    if card.epsilon is None:
+        return "not claimed: too few people for a delta that means something"
+    return f"{card.epsilon:g}, {card.delta:g} per {card.unit}"
