@@ -55,7 +55,7 @@ POLICY_STYLES: dict[str, Any] = {
     "privacy.private.clip": 1.0,
     "privacy.private.steps": 12,
     "privacy.private.sampling": 0.1,
-    "privacy.private.rate": 0.4,
+    "privacy.private.rate": 0.25,
 }
 
 
