@@ -183,6 +183,30 @@ def demo(
 
 
 @app.command()
+def compare(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Its folder; default runs/compare-TIME.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the tournament in this folder.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; default one a CPU.")] = None,
+    format: Format = "text",
+) -> None:
+    """Compare strategies on the same people, cohorts and noise: which differences are real, and who pays.
+
+    Example: `commonground compare strategies=[fedavg,fedadam] seeds=3 people=200 --out runs/tournament`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.simulations.compare.command import run_compare
+
+        return run_compare(output, overrides or (), config, out, resume, workers)
+
+    _run(format, work)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
     out: Annotated[Path | None, typer.Option("--out", help="The page; default DIR/report.html.")] = None,

@@ -80,6 +80,7 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         name: person_accuracy(values[taste], view.person[taste], view.people)
         for name, values in found.items()
     }
+    safety = view.tags["safety"]
     claims = _privacy(world, trained)
     result: dict[str, Any] = {
         "schema": 1,
@@ -98,6 +99,10 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
             arm: [event for event in trained.events if event["arm"] == arm] for arm in ("shared", "pooled")
         },
         "per_person": _per_person(world, view, accuracies),
+        "per_person_safety": {
+            name: _numbers(person_accuracy(values[safety], view.person[safety], view.people))
+            for name, values in found.items()
+        },
         "welfare": {name: welfare(values[np.isfinite(values)]) for name, values in accuracies.items()},
         "minority": {"source": view.minority_source, "people": int(view.minority.sum())},
         "data": _data(world),
@@ -244,15 +249,16 @@ def _about(world: World, rows: np.ndarray) -> np.ndarray:
 def _per_person(world: World, view: _View, accuracies: dict[str, np.ndarray]) -> dict[str, Any]:
     people = world.evaluated.tolist()
 
-    def numbers(values: np.ndarray) -> list[float | None]:
-        return [float(v) if np.isfinite(v) else None for v in values]
-
     return {
         "person": [world.population.people[p].id for p in people],
         "group": [world.population.people[p].group for p in people],
         "minority": [bool(m) for m in view.minority],
         "train_pairs": [len(world.train_rows[p]["taste"]) for p in people],
-    } | {name: numbers(values) for name, values in accuracies.items()}
+    } | {name: _numbers(values) for name, values in accuracies.items()}
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]
 
 
 def _data(world: World) -> dict[str, Any]:

@@ -92,12 +92,13 @@ def anchored(config: Config) -> Config:
     """A copy in which local paths are absolute, so that a run can be resumed from anywhere."""
     full = copy.deepcopy(config)
     for part in (full.data.taste, full.data.safety):
-        part.path = _absolute(part.path)
-    full.model.base = _absolute(full.model.base)
+        part.path = absolute(part.path)
+    full.model.base = absolute(full.model.base)
     return full
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
+    """A path that exists, made absolute; any other name as it is."""
     path = Path(name).expanduser() if name else None
     try:
         return str(path.resolve()) if path is not None and path.exists() else name

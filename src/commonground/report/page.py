@@ -29,7 +29,11 @@ def build_page(parts: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> No
     Raises:
         StorageError: the disk refused.
     """
-    text = render_page(parts)
+    write_page(render_page(parts), path)
+
+
+def write_page(text: str, path: Path, again: str = "`commonground report DIR` builds it again") -> None:
+    """Write a page; the file is whole or, on an error, as it was before. See `build_page`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -46,7 +50,7 @@ def build_page(parts: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> No
     except OSError as error:
         raise StorageError(
             f"the report {path} cannot be written: {error.strerror or error}",
-            hint="free some space or choose another --out; `commonground report DIR` builds it again",
+            hint=f"free some space or choose another --out; {again}",
         ) from error
 
 
@@ -59,8 +63,8 @@ def render_page(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     for view in views:
         view["config"] = _pretty(view["config"])
     figures = {f["id"]: f["figure"] for view in views for f in view["figures"].values()}
-    data = _embeddable(figures)
-    template = _environment().get_template("page.html")
+    data = embeddable(figures)
+    template = environment().get_template("page.html")
     return str(
         template.render(
             parts=views,
@@ -72,7 +76,7 @@ def render_page(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
     """The template engine; made once, because compiling the templates takes longer than filling them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -85,7 +89,7 @@ def _environment() -> Any:
     )
 
 
-def _embeddable(values: Any) -> str:
+def embeddable(values: Any) -> str:
     """JSON that may stand inside a script element: no character in it can end the element."""
     text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

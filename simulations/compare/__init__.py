@@ -1,0 +1,1 @@
+"""A fair comparison of strategies: a tournament over strategies, seeds and any list of values."""
