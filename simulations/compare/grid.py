@@ -94,9 +94,10 @@ def read_grid(file: Path | None, overrides: Sequence[str] = ()) -> tuple[Grid, i
     kept = _nested(values)
     axes = dict(_axes(Config, values, "", places, faults))
     # A faulty list of strategies or seeds must not hide what else is wrong.
-    pairs = list(itertools.product(_settings(axes), strategies or [Entry("fedavg")], seeds or [0]))
-    configs = [_config(values, setting, entry, seed, places, faults) for setting, entry, seed in pairs]
-    settings = _texts(axes, configs, len(pairs) // max(1, len(list(_settings(axes)))), places, faults)
+    entries, first = strategies or [Entry("fedavg")], (seeds or [0])[0]
+    pairs = itertools.product(_settings(axes), entries)
+    configs = [_config(values, setting, entry, first, places, faults) for setting, entry in pairs]
+    settings = _texts(axes, configs, len(entries), places, faults)
     if faults:
         raise ConfigError(
             list(dict.fromkeys(faults)), hint="commonground config show prints every key with its value"
@@ -207,14 +208,13 @@ def _cells(
     configs: Sequence[Config],
 ) -> list[Cell]:
     found: list[Cell] = []
-    refusals: dict[tuple[int, str], str | None] = {}
-    products = itertools.product(enumerate(settings), strategies, seeds)
-    for ((place, setting), entry, seed), config in zip(products, configs, strict=True):
-        if (place, entry.label) not in refusals:
-            refusal = composition_refusal(config)
-            refusals[place, entry.label] = None if refusal is None else refusal[1]
-        name = _name(entry.label, setting, seed)
-        found.append(Cell(name, entry.label, place, seed, config, refusals[place, entry.label]))
+    products = itertools.product(enumerate(settings), strategies)
+    for ((place, setting), entry), config in zip(products, configs, strict=True):
+        refusal = composition_refusal(config)
+        reason = None if refusal is None else refusal[1]
+        for seed in seeds:
+            own = dataclasses.replace(config, seed=seed)  # a rule that reads no seed need not run again
+            found.append(Cell(_name(entry.label, setting, seed), entry.label, place, seed, own, reason))
     found.sort(key=lambda cell: (cell.setting, seeds.index(cell.seed)))  # cells that share data in a row
     return found
 

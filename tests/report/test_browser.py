@@ -1,29 +1,16 @@
 """The page in a real browser, from a file, with the network blocked."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_browser import FLAGS, chromium
 
 from commonground.report.page import build_page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 pytestmark = pytest.mark.slow
-
-
-def chromium() -> str:
-    """The browser's path; without one these tests fail, as a check that is skipped checks nothing."""
-    for found in filter(None, map(shutil.which, NAMES)):
-        return found
-    pytest.fail(
-        f"none of {', '.join(NAMES)} is on the PATH: apt-get install chromium (`make test` does, as root)",
-        pytrace=False,
-    )
 
 
 @pytest.fixture(scope="module")
