@@ -224,7 +224,11 @@ def test_without_a_terminal_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch)
         told.stage("local models", 64, 40)
     lines = text.getvalue().splitlines()
     assert 3 <= sum("shared rounds" in line for line in lines) <= 8
-    assert lines[0] == "[   5.0 s] shared rounds: 25 of 100 (50 people, 25 a second, epsilon 1.23 spent)"
+    assert re.fullmatch(
+        r"\[   5\.0 s\] shared rounds: 25 of 100 "
+        r"\(50 people, 25 a second, epsilon 1\.23 spent, [\d,]+ MB, 15 s left\)",
+        lines[0],
+    )
     assert any("100 of 100" in line for line in lines)  # the last is always told
     assert any("no privacy" in line for line in lines)
     assert lines[-1].endswith("local models: 40 of 40")
