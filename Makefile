@@ -48,8 +48,10 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji >/dev/null; fi
 
-bench: install  ## time the local update
+bench: install  ## measure the fleet: ratios, bars, and what the machine can do (about half an hour)
 	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds
+	for what in local roof round "scale --headline" policy; do \
+		$(QUIET) $(BIN)/commonground bench $$what --out runs/bench || exit 1; done
 
 clean:  ## remove .venv, caches and build outputs; runs stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

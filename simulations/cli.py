@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 from commonground import __version__
 from commonground.errors import CommonGroundError, InputError, InterruptedRunError, RunFolderError
+from commonground.simulations.bench.commands import bench_app
 from commonground.simulations.mishaps import storage_errors, terminated_as_interrupted
 from commonground.simulations.output import Output, RunProgress
 
@@ -103,6 +104,9 @@ def _run(format: str, work: Callable[[Output], dict[str, Any]]) -> None:
         if output.as_json:
             output.failed(CommonGroundError(f"{type(error).__name__}: {error}"))
         raise
+
+
+app.add_typer(bench_app(_run), name="bench")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,58 @@
+"""What a benchmark prints."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from commonground.simulations.bench.measured import Bar, Measured
+
+WORDS = {True: "reached", False: "MISSED", None: "not measured"}
+
+
+def tables(found: Measured) -> list[str | Table]:
+    """Machine, rows, bars and notes."""
+    busy = "; LOADED machine: take no number from it" if found.machine["loaded"] else ""
+    where = f"{found.machine['words']}; one thread a process; load {found.machine['load']} at the start{busy}"
+    settings = ", ".join(f"{name} {value}" for name, value in found.settings.items())
+    shown: list[str | Table] = [f"bench {found.bench}: {settings}", where, _rows(found)]
+    if found.bars:
+        shown.append(_bars(found.bars))
+    return [*shown, *found.notes]
+
+
+def _rows(found: Measured) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("measured")
+    for name in ("min", "median", "max"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("times", justify="right", no_wrap=True)
+    for row in found.rows:
+        values = (row.values.min, row.values.median, row.values.max)
+        table.add_row(Text(row.what), *map(figure, values), row.unit, str(row.values.count))
+    return table
+
+
+def _bars(bars: list[Bar]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("bar")
+    table.add_column("wanted", justify="right", no_wrap=True)
+    table.add_column("seen (median)", justify="right", no_wrap=True)
+    table.add_column("")
+    for bar in bars:
+        sign = "at least" if bar.at_least else "at most"
+        seen = "" if bar.seen is None else f"{figure(bar.seen)} {bar.unit}"
+        style = "bold" if bar.met is False else ""
+        table.add_row(
+            Text(bar.what), f"{sign} {figure(bar.wanted)} {bar.unit}", seen, WORDS[bar.met], style=style
+        )
+    return table
+
+
+def figure(value: float) -> str:
+    """Three digits, thousands with commas."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
