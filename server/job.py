@@ -106,7 +106,7 @@ class Job:
             with np.load(BytesIO(Path(self.initial).read_bytes()), allow_pickle=False) as archive:
                 return {
                     spec.name: archive[spec.name].astype(spec.dtype).reshape(spec.shape)
-                    for spec in Manifest.from_dict(self.manifest).tensors
+                    for spec in Manifest.from_dict(self.manifest).broadcast
                 }
         except DAMAGE as error:
             raise RunFolderError(
@@ -128,7 +128,7 @@ class Job:
                 f"{self.arm}: trust is {self.trust}, but the manifest says noise_on_device="
                 f"{manifest.noise_on_device}"
             )
-        check_composition(self.strategy, self.trust, noisy)
+        check_composition(self.strategy, self.trust, noisy, self.unit, self.options)
         return PersonLevel(
             get_strategy(self.strategy, self.options),
             manifest,

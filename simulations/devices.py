@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from commonground.manifest import Manifest, Sealed, clip_update, seal
 from commonground.privacy.claims import SharedClaim
 from commonground.randomness import normal
-from commonground.simulations.store import Store
+from commonground.simulations.store import PrivateStore, Store
 from commonground.simulations.world import Arm, World, current_run, world_of
-from commonground.training.model import Tensors
-from commonground.training.update import People, PrivateState, first_private, private_phase, take, visit
+from commonground.training.client_half import Answer, Visit, answer, split
+from commonground.training.model import PreferenceModel, Tensors
+from commonground.training.update import People, PrivateState, first_private, private_phase, take
 
 STREAM = "private"
 
@@ -45,12 +47,11 @@ class SimulatedDevice:
         model, manifest = self._world.models[self._arm], self.manifest
         # In the decoupled schedule the private state is not even read: a damaged one could stop the message.
         state = None if self._plan.schedule == "decoupled" else self._before(round)
-        update, after = visit(model, self._people, tensors(shared), state, self._plan, round)
-        clipped = clip_update({name: value[0].numpy() for name, value in update.items()}, manifest.clip)
+        found = respond(self._world, self._store, self._arm, model, self._people, shared, state, round)
+        clipped = clip_update({name: value[0].numpy() for name, value in found.update.items()}, manifest.clip)
         noise = self._noise(round) if manifest.noise_on_device else None
         sealed = seal(manifest, clipped, round=round, noise=noise)
-        if after is not None and self._arm == "shared":
-            self._store.write(STREAM, self._person, round, after.to_arrays())
+        remember(self._store, self._arm, [self._person], round, found)
         epsilon = epsilon_words(self._world.claim, round)
         self._store.keep_receipt(self._arm, self._person, sealed.receipt, epsilon)
         return sealed
@@ -61,7 +62,7 @@ class SimulatedDevice:
         state = private_phase(
             self._world.models[self._arm],
             self._people,
-            take(tensors(shared), 1),
+            take(adapter(self._world.models[self._arm], shared), 1),
             self._before(round),
             plan,
             seed=self._plan.seed,
@@ -82,6 +83,59 @@ class SimulatedDevice:
             * normal(spec.shape, seed, "device noise", round, self._person, spec.name).numpy()
             for spec in self.manifest.tensors
         }
+
+
+def respond(
+    world: World,
+    store: PrivateStore,
+    arm: Arm,
+    model: PreferenceModel,
+    people: People,
+    shared: dict[str, np.ndarray],
+    state: PrivateState | None,
+    round: int,
+) -> Answer:
+    """What people answer in a round, whatever the strategy: its device's half, or the plain update.
+
+    Args:
+        world: the run's world.
+        store: where devices keep what they keep.
+        arm: which shared adapter is being trained.
+        model: over the people's comparisons.
+        people: P people.
+        shared: everything that the server sent.
+        state: their private states; None in the decoupled schedule.
+        round: the round.
+    """
+    spec = model.shared_spec()
+    own, received = split(tensors(shared), spec)
+    memory: Tensors = {}
+    if world.half is not None and (kept := world.half.kept(spec)):
+        count = len(people.index)
+        _, arrays = store.read_many(memory_stream(arm), people.index, round)
+        memory = {n: torch.zeros(count, *shape) for n, shape in kept.items()} | tensors(arrays)
+    groups, clip = world.group_of(people.index), world.manifests[arm].clip
+    visit = Visit(model, people, own, received, memory, groups, clip, state, world.plans[arm], round)
+    return answer(world.half, visit)
+
+
+def remember(store: PrivateStore, arm: Arm, people: Sequence[int], round: int, found: Answer) -> None:
+    """Keep what people's devices keep of a round: private states that it changed, and their half's memory."""
+    if found.after is not None and arm == "shared":
+        store.write_many(STREAM, people, round, found.after.to_arrays())
+    if found.memory is not None:
+        arrays = {name: value.numpy() for name, value in found.memory.items()}
+        store.write_many(memory_stream(arm), people, round, arrays)
+
+
+def memory_stream(arm: Arm) -> str:
+    """The stream of what devices keep for a strategy; it never leaves them, as little as private adapters."""
+    return f"strategy-{arm}"
+
+
+def adapter(model: PreferenceModel, arrays: dict[str, np.ndarray]) -> Tensors:
+    """The shared adapter alone, of everything that a server sent."""
+    return split(tensors(arrays), model.shared_spec())[0]
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> Tensors:

@@ -16,12 +16,12 @@ import numpy as np
 from commonground.comparisons import Tag
 from commonground.manifest import Receipt, SealedBatch, clip_updates, seal_many
 from commonground.randomness import Streams, normals
-from commonground.simulations.devices import STREAM, epsilon_words, tensors
+from commonground.simulations.devices import STREAM, adapter, epsilon_words, remember, respond
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import Arm, World
 from commonground.strategies.together import CohortReply
 from commonground.training.private_phase import PrivateState, first_private, private_phase
-from commonground.training.update import take, visit
+from commonground.training.update import take
 
 Arrays = dict[str, np.ndarray]
 log = logging.getLogger("commonground.simulations")
@@ -91,7 +91,7 @@ class Fleet:
     def train_private(self, round: int, shared: Arrays, people: Sequence[int], *, final: bool) -> None:
         """See `Trainer`."""
         plan = self._plan.private
-        frozen = take(tensors(shared), 1)
+        frozen = take(adapter(self._model, shared), 1)
         for chunk in self._chunks(people):
             model, crowd = self._world.crowd.visit(self._model, chunk, plan.tags)
             state = private_phase(
@@ -112,12 +112,12 @@ class Fleet:
         state = None if decoupled else self._before(round, people)
         tags: set[Tag] = {*self._plan.shared.tags, *(() if decoupled else self._plan.private.tags)}
         model, crowd = self._world.crowd.visit(self._model, people, sorted(tags))
-        update, after = visit(model, crowd, tensors(shared), state, self._plan, round)
-        clipped = clip_updates({name: value.numpy() for name, value in update.items()}, self._manifest.clip)
+        found = respond(self._world, self._store, self._arm, model, crowd, shared, state, round)
+        update = {name: value.numpy() for name, value in found.update.items()}
+        clipped = clip_updates(update, self._manifest.clip)
         noise = self._noise(round, people) if self._manifest.noise_on_device else None
         sealed = seal_many(self._manifest, clipped, round=round, noise=noise)
-        if after is not None and self._arm == "shared":
-            self._store.write_many(STREAM, people, round, after.to_arrays())
+        remember(self._store, self._arm, people, round, found)
         return sealed
 
     def _before(self, round: int, people: Sequence[int]) -> PrivateState:

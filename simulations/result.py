@@ -164,7 +164,10 @@ def _margins(world: World, policy: Policy, rows: np.ndarray, reference: np.ndarr
 def _privacy(world: World, trained: Trained) -> dict[str, Any]:
     config = world.config
     sent = [spec.name for spec in world.manifests["shared"].tensors]
-    refuse_if_unaccounted(sent, list(world.models["shared"].shared_spec()))
+    # What a strategy needs beside the adapter is clipped and noised jointly with it: one account for both.
+    spec = world.models["shared"].shared_spec()
+    extras = {} if world.half is None else world.half.sent(spec, max(1, len(world.groups)))
+    refuse_if_unaccounted(sent, [*spec, *extras])
     text = statement(
         world.claim,
         world.private_claim,

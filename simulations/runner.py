@@ -21,17 +21,18 @@ from commonground.server.checkpoint import write_atomically
 from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
-from commonground.simulations.devices import STREAM, close_stores
+from commonground.simulations.devices import STREAM, adapter, close_stores
 from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.mishaps import device_log, resumable, storage_errors
 from commonground.simulations.result import assemble
-from commonground.simulations.settings import anchored, refuse_unfit_strategy
+from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
 from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central, settle
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.stores import open_store, store_file
 from commonground.simulations.world import Arm, World, build_world
+from commonground.training.model import PreferenceModel
 
 LEDGER = "ledger.sqlite"
 CURVE_PEOPLE = 200  # people on whom learning curves are drawn
@@ -86,7 +87,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
         StorageError: the disk refused.
     """
     progress = progress or Silent()
-    config = anchored(resolve(config))
+    config = anchored(with_implied(resolve(config)))
     refuse_unfit_strategy(config)
     folder = RunFolder(out)
     folder.check(config)
@@ -143,7 +144,7 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
                 )
                 curve.finished(arm)
         if world.models["shared"].kind == "reward":
-            settle(world, store, _released(outcomes["shared"]), progress.stage)
+            settle(world, store, _released(world.models["shared"], outcomes["shared"]), progress.stage)
         personal = personal_adapters(world, store, config.rounds + 1)
         local = local_adapters(world, store, progress.stage)
         sft = (
@@ -155,8 +156,8 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
         store.close()
         close_stores()
     shared, pooled = world.models["shared"], world.models["pooled"]
-    learned = _released(outcomes["shared"])
-    averaged = _released(outcomes.get("pooled", outcomes["shared"]))
+    learned = _released(shared, outcomes["shared"])
+    averaged = _released(pooled, outcomes.get("pooled", outcomes["shared"]))
     policies = {
         "base": Policy(shared),
         "pooled": Policy(pooled, averaged),
@@ -178,10 +179,8 @@ def _same_arms(world: World) -> bool:
     )
 
 
-def _released(outcome: Outcome) -> dict[str, Any]:
-    from commonground.simulations.devices import tensors
-
-    return tensors(outcome.averaged if outcome.averaged is not None else outcome.arrays)
+def _released(model: PreferenceModel, outcome: Outcome) -> dict[str, Any]:
+    return adapter(model, outcome.averaged if outcome.averaged is not None else outcome.arrays)
 
 
 def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
@@ -192,7 +191,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         from io import BytesIO
 
         buffer = BytesIO()
-        np.savez(buffer, **{k: v.numpy() for k, v in world.models[arm].initial_shared().items()})  # type: ignore[arg-type]
+        np.savez(buffer, **world.first_arrays(arm))  # type: ignore[arg-type]
         write_atomically(initial, buffer.getvalue())
     cohort = min(int(config.cohort or 2), len(world.eligible))
     central, cost = config.privacy.trust == "central", world.claim.charge(1)
@@ -301,9 +300,8 @@ class _Curve:
             )
 
     def _accuracies(self, arm: Arm, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        from commonground.simulations.devices import tensors
-
-        found = margins(self.world, Policy(self.world.models[arm], tensors(arrays)), self.rows)
+        model = self.world.models[arm]
+        found = margins(self.world, Policy(model, adapter(model, arrays)), self.rows)
         right = np.where(found == 0, 0.5, found > 0)
         is_safety = np.array([self.world.table[row].tag == "safety" for row in self.rows])
         return {

@@ -10,13 +10,15 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from commonground.config import Config
 from commonground.errors import CommonGroundError, ConfigError
-from commonground.rules import RULES, Fault
+from commonground.rules import RULES, Fault, value_of
 from commonground.settings import load_config
 
 PLAIN = "fedavg"  # needs no import of Flower to be known as good
+PLAIN_SCHEDULE = "decoupled"  # the default, which a strategy's own schedule replaces
 
 
 def read_settings(file: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -58,10 +60,38 @@ def composition_refusal(config: Config) -> Fault | None:
     from commonground.strategies.registry import check_composition
 
     try:
-        check_composition(name, config.privacy.trust, math.isfinite(config.privacy.shared.epsilon))
+        check_composition(
+            name,
+            config.privacy.trust,
+            math.isfinite(config.privacy.shared.epsilon),
+            config.privacy.unit,
+            config.strategy.options,
+        )
     except CommonGroundError as error:
         return _fault(error)
+    schedule = _implied(config).get("schedule", config.schedule)
+    if config.schedule not in (schedule, PLAIN_SCHEDULE):
+        return "schedule", f"found {config.schedule!r} with strategy.name={name}; accepted: {schedule!r}"
     return None
+
+
+def with_implied(config: Config) -> Config:
+    """A copy with the keys set that the strategy's name stands for, such as the schedule of `fedalt`."""
+    full = copy.deepcopy(config)
+    for key, value in _implied(config).items():
+        *path, last = key.split(".")
+        setattr(value_of(full, ".".join(path)) if path else full, last, value)
+    return full
+
+
+def _implied(config: Config) -> dict[str, Any]:
+    if config.strategy.name == PLAIN or any(
+        strategy_exists(config)
+    ):  # what there is not is refused elsewhere
+        return {}
+    from commonground.strategies.registry import implied_settings
+
+    return implied_settings(config.strategy.name, config.strategy.options)
 
 
 def _fault(error: CommonGroundError) -> Fault:

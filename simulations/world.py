@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits
 
 from commonground.comparisons import TAGS, Comparison, Tag
@@ -28,8 +29,16 @@ from commonground.recipe import make_plan
 from commonground.settings import load_config
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
 from commonground.simulations.planting import unseen_people
-from commonground.simulations.population import Population, planted_sources, populate, populate_some
+from commonground.simulations.population import (
+    PlantedSources,
+    Population,
+    planted_sources,
+    populate,
+    populate_some,
+)
+from commonground.strategies.registry import client_half
 from commonground.training.basis import PublicBasis, basis_within
+from commonground.training.client_half import ClientHalf, initial
 from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
 from commonground.training.reward import RewardFeatures, RewardModel
@@ -60,6 +69,8 @@ class World:
         claim: privacy of the shared adapter.
         private_claim: privacy of a private adapter.
         features: the reward features of the table; in policy runs they measure what aggregation erases.
+        half: the device's half of the strategy, where it has one.
+        groups: the public groups that it tells apart; people without one are in one of their own.
     """
 
     config: Config
@@ -77,6 +88,8 @@ class World:
     claim: SharedClaim
     private_claim: PrivateClaim
     features: RewardFeatures
+    half: ClientHalf | None = None
+    groups: tuple[str | None, ...] = ()
 
     @property
     def people(self) -> int:
@@ -87,6 +100,19 @@ class World:
     def noise_std(self) -> float:
         """Standard deviation of the noise on the sum of an arm's messages (or on each, where trust=local)."""
         return self.claim.noise_multiplier * self.sensitivity
+
+    def group_of(self, people: Sequence[int]) -> torch.Tensor:
+        """(P,) int64: the number of each person's group; 0 where the strategy tells none apart."""
+        if not self.groups:
+            return torch.zeros(len(people), dtype=torch.int64)
+        place = {name: number for number, name in enumerate(self.groups)}
+        return torch.tensor([place[self.population.people[person].group] for person in people])
+
+    def first_arrays(self, arm: Arm) -> dict[str, np.ndarray]:
+        """Everything that the server sends first in an arm: the adapter, then what is beside it."""
+        model = self.models[arm]
+        own = {name: value.numpy() for name, value in model.initial_shared().items()}
+        return own | initial(self.half, model.shared_spec(), max(1, len(self.groups)))
 
     @property
     def sensitivity(self) -> float:
@@ -165,6 +191,8 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
     plans = {arm: make_plan(config, tags[arm], claim, own) for arm in ARMS}
     # One model for everybody knows no private adapter, in whatever schedule the shared arm trains.
     plans["pooled"] = replace(plans["pooled"], schedule="decoupled")
+    half = client_half(config.strategy.name, config.strategy.options)
+    groups = _groups(population, lazy) if half is not None and half.groups else ()
     return World(
         config=config,
         population=population,
@@ -179,10 +207,12 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         eligible=eligible,
         models=models,
         plans=plans,
-        manifests={arm: _manifest(config, models[arm], plans[arm], claim) for arm in ARMS},
+        manifests={arm: _manifest(config, models[arm], plans[arm], claim, half, len(groups)) for arm in ARMS},
         claim=claim,
         private_claim=own,
         features=features,
+        half=half,
+        groups=groups,
     )
 
 
@@ -208,18 +238,42 @@ def current_run() -> tuple[str, Arm]:
     return os.environ["COMMONGROUND_RUN"], arm
 
 
-def _manifest(config: Config, model: PreferenceModel, plan: Plan, claim: SharedClaim) -> Manifest:
+def _manifest(
+    config: Config,
+    model: PreferenceModel,
+    plan: Plan,
+    claim: SharedClaim,
+    half: ClientHalf | None,
+    groups: int,
+) -> Manifest:
     shared, clip = plan.shared, float(config.privacy.shared.clip or 0)
+    private = bool(np.isfinite(config.privacy.shared.epsilon))
+    spec = model.shared_spec()
+    bound = None if half is None else half.bound(clip, private)
     if shared.pair_clip is not None:  # a message is a sum of at most `cap` clipped pairs
         clip = shared.rate * shared.pair_clip / shared.expected_batch * config.data.pairs_per_person
-    elif not np.isfinite(config.privacy.shared.epsilon):
+    elif bound is not None:
+        clip = min(clip, bound) if private else bound
+    elif not private:
         clip = UNBOUNDED
+    sent = spec | ({} if half is None else half.sent(spec, max(1, groups)))
+    received = {} if half is None else half.received(spec, max(1, groups))
     return Manifest(
-        tuple(TensorSpec(name, shape) for name, shape in model.shared_spec().items()),
+        tuple(TensorSpec(name, shape) for name, shape in sent.items()),
         clip=clip,
         noise_on_device=claim.noise_multiplier > 0 and config.privacy.trust == "local",
         versions=model.public_digests(),
+        received=tuple(TensorSpec(name, shape) for name, shape in received.items()),
     )
+
+
+def _groups(population: Population, lazy: PlantedSources | None) -> tuple[str | None, ...]:
+    """The public groups there are, by name, and None last where some people have none."""
+    if lazy is not None:
+        return tuple(sorted(name for name, _, _ in lazy.taste.planting.groups))
+    found = {person.group for person in population.people}
+    named = sorted(name for name in found if name is not None)
+    return (*named, None) if None in found else tuple(named)
 
 
 def _rows_by_tag(

@@ -90,6 +90,8 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         self.q, self.m, self.z, self.seed, self.rounds = q, m, noise_multiplier, seed, rounds
         self.eligible = np.arange(people) if eligible is None else np.array(eligible, np.int64)
         self.individual, self.average, self.participations = individual, average, participations
+        if hasattr(inner, "attach"):  # a server half that scales by q or must know how loud the noise is
+            inner.attach(q=q, noise=noise_multiplier * manifest.clip / m if noise_multiplier > 0 else 0.0)
         self.taken_part = np.zeros(people, np.int64)
         self.counts = {"messages": 0, "bytes": 0, "refused": 0, "errors": 0, "skipped": 0}
         self.cohort: list[int] = []  # people of the round under way, ascending
@@ -112,10 +114,11 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         """
         current = from_record(arrays)
         shapes = {name: value.shape for name, value in current.items()}
-        if shapes != {spec.name: spec.shape for spec in self.manifest.tensors}:
+        if shapes != {spec.name: spec.shape for spec in self.manifest.broadcast}:
             raise StrategyError(f"the arrays to broadcast have shapes {shapes}; the manifest differs")
         if self._exact is None or not _same(self._cast(self._exact, server_round), current):
-            self._exact = {spec.name: current[spec.name].astype(np.float64) for spec in self.manifest.tensors}
+            specs = self.manifest.broadcast
+            self._exact = {spec.name: current[spec.name].astype(np.float64) for spec in specs}
         with quiet_flower():  # lets the inner strategy note where it stands; it samples nobody
             self.inner.configure_train(server_round, to_record(self._exact), ConfigRecord(dict(config)), grid)
         drawn = draw_cohort(self.seed, server_round, self.eligible, self.q)
@@ -247,11 +250,12 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
 
     def _moved(self, update: Arrays) -> Arrays:
         """u_t + update, float64: distances between replies would drown in float32."""
-        return {name: value + update[name] for name, value in (self._exact or {}).items()}
+        # What a device only receives is no part of its update and stays until the inner strategy moves it.
+        return {name: value + update.get(name, 0) for name, value in (self._exact or {}).items()}
 
     def _checked_result(self, round: int, result: Arrays) -> Arrays:
         exact: Arrays = {}
-        for spec in self.manifest.tensors:
+        for spec in self.manifest.broadcast:
             value = result.get(spec.name)
             if value is None or value.shape != spec.shape:
                 shape = None if value is None else value.shape
@@ -263,9 +267,9 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         return exact
 
     def _cast(self, exact: Mapping[str, np.ndarray], round: int) -> Arrays:
-        dtypes = {spec.name: spec.dtype for spec in self.manifest.tensors}
+        dtypes = {spec.name: spec.dtype for spec in self.manifest.broadcast}
         with np.errstate(over="ignore"):
-            cast = {name: np.asarray(value.astype(dtypes[name])) for name, value in exact.items()}
+            cast = {name: np.asarray(value).astype(dtypes[name]) for name, value in exact.items()}
         broken = [name for name, value in cast.items() if not np.isfinite(value).all()]
         if broken:
             raise StrategyError(
@@ -290,7 +294,11 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave, in a wrapper built with the same arguments."""
         restore_strategy(self.inner, state["inner"])
-        self._exact, self._sum = state["exact"], state["sum"]
+        # A tensor of one number has become a plain number on the way through the file.
+        self._exact, self._sum = (
+            None if state[key] is None else {n: np.asarray(v, np.float64) for n, v in state[key].items()}
+            for key in ("exact", "sum")
+        )
         self._averaged, self.taken_part = int(state["averaged"]), np.array(state["taken_part"], np.int64)
         self.counts = {name: int(count) for name, count in state["counts"].items()}
 

@@ -1,16 +1,17 @@
 """Strategies by name.
 
-The server step of every strategy here is Flower's own class; `commonground.strategies.person_dp` wraps
-it. Two kinds:
+Server steps that Flower has are Flower's own classes; the others are ours, each with both halves of its
+algorithm in one file. `commonground.strategies.person_dp` wraps all of them. Two kinds:
 
-* LINEAR rules work on the mean update alone. The mean is clipped, noised and formed before the rule sees
-  it, so the rule is post-processing and costs no privacy (methods D3).
-* The others compare people's replies with each other (median, Krum and kin). Their sensitivity is of
-  the order of 2C instead of C/m, so central noise of size z*C/m does not cover them.
+* LINEAR rules work on the mean of what people send. It is clipped, noised and formed before the rule sees
+  it, so the rule is post-processing and costs no privacy (methods D3). What an algorithm needs beside the
+  update (control variates, weights, losses) is part of that clip.
+* The others compare people's replies with each other (median, Krum and kin). Their sensitivity is of the
+  order of 2C instead of C/m, so central noise of size z*C/m does not cover them.
 
-Left out, because half an algorithm is none: `fedprox` (its proximal term is in the device's loss, which
-our local update does not have; a few clipped steps from u_t bound the drift instead) and `qfedavg` (each
-device would have to send its training loss, which is a second release outside the clip).
+A strategy class may have: `individual = True` (it must see replies one by one), `client_half()` (its
+device's half), `settings()` (keys of the configuration that its name stands for). A class of somebody
+else's, named as module:Class, may have the same.
 """
 
 from __future__ import annotations
@@ -24,24 +25,70 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import InputError, StrategyError
+from commonground.strategies.alpha_fair import AlphaFair, egalitarian, nash, utilitarian
+from commonground.strategies.centred_clipping import CentredClipping
+from commonground.strategies.fednova import FedNova
+from commonground.strategies.fedprox import FedProx
+from commonground.strategies.fltrust import FLTrust
+from commonground.strategies.maxmin import MaxMin
+from commonground.strategies.personal import Ditto, FedAlt, FedRep, FedSim
+from commonground.strategies.qfedavg import QFedAvg
 from commonground.strategies.quiet import quiet_flower
+from commonground.strategies.rfa import Rfa
+from commonground.strategies.scaffold import Scaffold
+from commonground.strategies.server_half import OWN_SAMPLING
+from commonground.training.client_half import ClientHalf
 
-LINEAR = frozenset({"fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"})
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
-    "fedavg": flower.FedAvg,
-    "fedavgm": flower.FedAvgM,
+    "alpha_fair": AlphaFair,
+    "bulyan": flower.Bulyan,
+    "centred_clipping": CentredClipping,
+    "ditto": Ditto,
+    "egalitarian": egalitarian,
     "fedadagrad": flower.FedAdagrad,
     "fedadam": flower.FedAdam,
-    "fedyogi": flower.FedYogi,
+    "fedalt": FedAlt,
+    "fedavg": flower.FedAvg,
+    "fedavgm": flower.FedAvgM,
     "fedmedian": flower.FedMedian,
+    "fednova": FedNova,
+    "fedprox": FedProx,
+    "fedrep": FedRep,
+    "fedsim": FedSim,
     "fedtrimmedavg": flower.FedTrimmedAvg,
+    "fedyogi": flower.FedYogi,
+    "fltrust": FLTrust,
     "krum": flower.Krum,
+    "maxmin": MaxMin,
     "multikrum": flower.MultiKrum,
-    "bulyan": flower.Bulyan,
+    "nash": nash,
+    "qfedavg": QFedAvg,
+    "rfa": Rfa,
+    "scaffold": Scaffold,
+    "utilitarian": utilitarian,
 }
+INDIVIDUAL = frozenset({"bulyan", "fedmedian", "fedtrimmedavg", "fltrust", "krum", "multikrum", "rfa"})
+LINEAR = frozenset(STRATEGIES) - INDIVIDUAL
+# Why a rule that sees replies one by one cannot meet central noise, and what does the same job there.
+WHY = {
+    "rfa": "takes several passes over people's updates one by one, each of which would be a release",
+    "fltrust": "scores people's updates one by one",
+}
+INSTEAD = "centred_clipping (robust, and a sum of bounded vectors)"
+_FACTORS = (
+    "it aggregates both low-rank factors of every person; the shared adapter here is one factor over a "
+    "public one (FFA-LoRA), whose mean is exact: use fedavg"
+)
 LEFT_OUT = {
-    "fedprox": "its client half, the proximal term, is missing; use fedavg with fewer shared.steps",
-    "qfedavg": "it needs every person's loss, a release outside the clip; use fedavg",
+    "flexlora": _FACTORS,
+    "flora": _FACTORS,
+    "fedex": _FACTORS,
+    "hetlora": _FACTORS,
+    "rolora": _FACTORS,
+    "fedsa": _FACTORS,
+    "afl": "it is called maxmin here; use maxmin",
+    "fedper": "without layers it is fedsim; use fedsim",
+    "fedit": "the mean of all factors; use fedavg",
 }
 # Flower's own default of 0 makes fedavgm the same as fedavg; 0.9 is the paper's (arXiv 1909.06335).
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -50,7 +97,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # The wrapper draws the cohort and weighs everybody alike; these options would do nothing or harm.
 _OURS = ("fraction_", "min_", "weighted_by_key", "arrayrecord_key", "configrecord_key", "eta_l")
-_OWN_SAMPLING = {"fraction_train": 0.0, "fraction_evaluate": 0.0, "min_available_nodes": 0}
 
 
 def get_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
@@ -76,12 +122,14 @@ def get_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strateg
             )
         default = accepted[key]
         number = isinstance(default, int | float) and not isinstance(default, bool)
+        if isinstance(default, str) and not isinstance(value, str):
+            raise InputError(f"strategy.options.{key} is {value!r}; a text is needed (default {default!r})")
         if number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise InputError(f"strategy.options.{key} is {value!r}; a number is needed (default {default})")
     takes = inspect.signature(factory).parameters
     with quiet_flower():
         try:
-            built = factory(**{k: v for k, v in _OWN_SAMPLING.items() if k in takes}, **given)
+            built = factory(**{k: v for k, v in OWN_SAMPLING.items() if k in takes}, **given)
         except (TypeError, ValueError) as error:
             raise InputError(f"strategy {name} refuses its options {given}: {error}") from error
     if not isinstance(built, Strategy):
@@ -100,6 +148,30 @@ def accepted_options(factory: Callable[..., Strategy]) -> dict[str, Any]:
     }
 
 
+def client_half(name: str, options: Mapping[str, Any] | None = None) -> ClientHalf | None:
+    """The device's half of a strategy, built with the same options; None where it sends the plain update.
+
+    Raises:
+        InputError: as `get_strategy`; or a class of somebody else's gives something that is no `ClientHalf`.
+    """
+    built = get_strategy(name, options)
+    if not hasattr(built, "client_half"):
+        return None
+    half = built.client_half()
+    if half is not None and not isinstance(half, ClientHalf):
+        raise InputError(
+            f"{name}.client_half() gives a {type(half).__name__}; a "
+            "commonground.training.client_half.ClientHalf is needed"
+        )
+    return half
+
+
+def implied_settings(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Dotted key -> value of the configuration that a strategy's name stands for (`ditto`, `fedalt`, ...)."""
+    built = get_strategy(name, options)
+    return dict(built.settings()) if hasattr(built, "settings") else {}
+
+
 def is_linear(name: str) -> bool:
     """Whether the rule works on the mean alone.
 
@@ -111,23 +183,50 @@ def is_linear(name: str) -> bool:
     return name in LINEAR
 
 
-def check_composition(name: str, trust: str, finite_epsilon: bool) -> None:
-    """Refuse rules that need individual replies where only a noised mean may be seen (methods D3).
+def check_composition(
+    name: str,
+    trust: str,
+    finite_epsilon: bool,
+    unit: str = "person",
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse what the composition table of methods D3 refuses.
+
+    Rules that need individual replies do not go where only a noised mean may be seen; a device's half that
+    looks at all of a person's comparisons does not go with a claim for one comparison.
 
     Args:
         name: strategy name.
         trust: "central" (the server adds the noise) or "local" (each device does).
         finite_epsilon: whether there is noise at all.
+        unit: what the claim protects: person | comparison.
+        options: the strategy's options.
 
     Raises:
         StrategyError: with the reason and what to use instead.
     """
     if finite_epsilon and trust == "central" and not is_linear(name):
+        why = WHY.get(name, "compares people's updates one by one")
         raise StrategyError(
-            f"strategy.name={name} compares people's updates one by one, which noise added to their mean "
+            f"strategy.name={name} {why}, which noise added to their mean "
             "(privacy.trust=central) does not cover: its sensitivity is about 2C, not C/m",
-            hint=f"use one of {', '.join(sorted(LINEAR))}; or privacy.trust=local, where each device adds "
-            "its own noise; or privacy.shared.epsilon=inf, without a privacy claim",
+            hint=f"use {INSTEAD}, or another of {', '.join(sorted(LINEAR - {'centred_clipping'}))}; "
+            "or privacy.trust=local, where each device adds its own noise; or "
+            "privacy.shared.epsilon=inf, without a privacy claim",
+        )
+    if unit != "comparison":
+        return
+    if implied_settings(name, options).get("schedule", "decoupled") != "decoupled":
+        raise StrategyError(
+            f"strategy.name={name} passes shared gradients through the private adapter, so that one "
+            "comparison moves all of them: a claim for one (privacy.unit=comparison) would be false",
+            hint="use privacy.unit=person, or a strategy with schedule=decoupled such as ditto",
+        )
+    if client_half(name, options) is not None:
+        raise StrategyError(
+            f"strategy.name={name} has devices that send what depends on all of a person's comparisons at "
+            "once: a claim for one of them (privacy.unit=comparison) would be false",
+            hint="use privacy.unit=person, or fedavg, fedavgm, fedadagrad, fedadam or fedyogi",
         )
 
 

@@ -41,29 +41,37 @@ class Manifest:
         clip: bound on the L2 norm over all tensors together, before any noise.
         noise_on_device: True when the device adds the noise (`trust=local`).
         versions: public things the tensors depend on, e.g. base weights or a basis, by digest.
+        received: tensors that the server sends beside those of `tensors` and that never leave a device.
     """
 
     tensors: tuple[TensorSpec, ...]
     clip: float
     noise_on_device: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
+    received: tuple[TensorSpec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` takes them back."""
         return {
             "schema": 1,
-            "tensors": [asdict(t) | {"shape": list(t.shape)} for t in self.tensors],
+            "tensors": _specs(self.tensors),
             "clip": self.clip,
             "noise_on_device": self.noise_on_device,
             "metrics": {METRIC: METRIC_VALUE},
             "versions": dict(self.versions),
+            # Only where there are any: the digests of all other manifests stay what they were.
+            **({"received": _specs(self.received)} if self.received else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
         """The manifest that `to_dict` wrote."""
-        tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values["tensors"])
-        return cls(tensors, float(values["clip"]), bool(values["noise_on_device"]), dict(values["versions"]))
+        tensors, received = (
+            tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values.get(key, ()))
+            for key in ("tensors", "received")
+        )
+        clip, noise = float(values["clip"]), bool(values["noise_on_device"])
+        return cls(tensors, clip, noise, dict(values["versions"]), received)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -72,9 +80,18 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def broadcast(self) -> tuple[TensorSpec, ...]:
+        """What the server sends: every tensor that leaves a device, then those that are only received."""
+        return self.tensors + self.received
+
+    @property
     def size(self) -> int:
         """d: numbers in one message."""
         return sum(int(np.prod(t.shape)) for t in self.tensors)
+
+
+def _specs(tensors: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [asdict(t) | {"shape": list(t.shape)} for t in tensors]
 
 
 @dataclass(frozen=True)
@@ -127,7 +144,7 @@ def clip_update(update: Mapping[str, np.ndarray], clip: float) -> dict[str, np.n
         return {name: np.zeros(value.shape, np.float32) for name, value in arrays.items()}
     norm = joint_norm(arrays)
     factor = 1.0 if norm <= clip else clip / norm
-    return {name: (value * factor).astype(np.float32) for name, value in arrays.items()}
+    return {name: np.asarray(value * factor, np.float32) for name, value in arrays.items()}
 
 
 def clip_updates(updates: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
@@ -249,12 +266,14 @@ def seal(
         )
     verify(manifest, tensors)
     # Adding zero makes -0 to 0: the sign of a product with a masked comparison would tell that one's sign.
+    # np.require keeps shape () where np.ascontiguousarray would make it (1,).
     ordered = {
-        spec.name: np.ascontiguousarray(tensors[spec.name] + np.zeros(spec.shape, spec.dtype))
+        spec.name: np.require(tensors[spec.name] + np.zeros(spec.shape, spec.dtype), requirements="C")
         for spec in manifest.tensors
     }
     if noise is not None:
-        ordered = {name: (value + noise[name]).astype(value.dtype) for name, value in ordered.items()}
+        noised = {name: value + noise[name] for name, value in ordered.items()}
+        ordered = {name: np.asarray(value, ordered[name].dtype) for name, value in noised.items()}
         verify(manifest, ordered, bounded=False)
     digest = hashlib.sha256(manifest.digest.encode())
     for name, value in ordered.items():

@@ -13,18 +13,23 @@ from commonground.strategies.registry import (
     STRATEGIES,
     accepted_options,
     check_composition,
+    client_half,
     get_strategy,
+    implied_settings,
     is_linear,
 )
+from commonground.training.client_half import ClientHalf
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'fedavgg'; known strategies: bulyan, .*fedyogi, krum") as caught:
+    with pytest.raises(
+        InputError, match=r"'fedavgg'; known strategies: alpha_fair, bulyan, .*utilitarian"
+    ) as caught:
         get_strategy("fedavgg")
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("name", "why"), [("fedprox", "proximal"), ("qfedavg", "loss")])
+@pytest.mark.parametrize(("name", "why"), [("flora", "factors"), ("afl", "maxmin")])
 def test_left_out_strategies_say_why(name: str, why: str) -> None:
     with pytest.raises(InputError) as caught:
         get_strategy(name)
@@ -92,10 +97,58 @@ def test_composition(name: str) -> None:
     if name in LINEAR:
         check_composition(name, "central", finite_epsilon=True)
         return
-    with pytest.raises(StrategyError, match=rf"{name} compares .*trust=central.*2C") as caught:
+    with pytest.raises(StrategyError, match=rf"name={name} .* one by one.*trust=central.*2C") as caught:
         check_composition(name, "central", finite_epsilon=True)
-    assert "fedavg" in str(caught.value.hint)
+    assert "centred_clipping" in str(caught.value.hint)
     assert "local" in str(caught.value.hint)
+
+
+def test_a_claim_for_one_comparison_needs_devices_that_do_nothing_else() -> None:
+    for name in ("fedavg", "fedadam", "ditto", "krum"):
+        check_composition(name, "central", finite_epsilon=False, unit="comparison")
+    for name, why in (
+        ("scaffold", "at once"),
+        ("nash", "at once"),
+        ("fedalt", "moves all"),
+        ("fedsim", "all"),
+    ):
+        with pytest.raises(StrategyError, match=why):
+            check_composition(name, "central", finite_epsilon=False, unit="comparison")
+
+
+def test_device_halves() -> None:
+    with_half = {name for name in STRATEGIES if client_half(name) is not None}
+    fair = {"alpha_fair", "nash", "egalitarian", "utilitarian", "maxmin", "qfedavg"}
+    assert with_half == fair | {"scaffold", "fednova", "fedprox", "centred_clipping"}
+    assert isinstance(client_half("toy_strategies:Doubled", {"times": 3}), ClientHalf)
+    with pytest.raises(InputError, match=r"client_half\(\) gives a int"):
+        client_half("toy_strategies:NoHalf")
+
+
+def test_names_that_are_settings() -> None:
+    assert implied_settings("ditto", {"lam": 0.5}) == {"schedule": "decoupled", "privacy.private.ridge": 0.5}
+    assert implied_settings("fedrep") == {"schedule": "alternating", "shared.steps": 1}
+    assert implied_settings("fedavg") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("nash", {"cap": 0.5}),
+        ("qfedavg", {"q": -1.0}),
+        ("maxmin", {"memory": 1.0}),
+        ("rfa", {"iterations": 0}),
+    ],
+)
+def test_options_out_of_range(name: str, option: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=rf"strategy.options.{next(iter(option))} is .*; accepted: "):
+        get_strategy(name, option)
+
+
+@pytest.mark.parametrize("root", ["nowhere:x", "commonground.simulations.root:nothing", 3])
+def test_a_root_set_that_is_none(root: object) -> None:
+    with pytest.raises(InputError, match=r"strategy\.options\.root is"):
+        get_strategy("fltrust", {"root": root})
 
 
 def test_options_shown_are_the_rules_own() -> None:

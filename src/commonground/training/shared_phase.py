@@ -12,6 +12,7 @@ from commonground.training import optimiser
 from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, person_rows, rectangle
 from commonground.training.people import People, along, take
 from commonground.training.plan import SharedPlan
+from commonground.training.steering import Steering
 
 
 def shared_phase(
@@ -23,6 +24,7 @@ def shared_phase(
     seed: int,
     round: int,
     private: Tensors | None = None,
+    steering: Steering | None = None,
 ) -> Tensors:
     """Local training of the shared adapter; what it returns is clipped and sealed by the caller.
 
@@ -34,6 +36,7 @@ def shared_phase(
         seed: the run's seed.
         round: the round, for the random streams.
         private: None in the decoupled schedule (the private adapter is disabled); (P, ...) otherwise.
+        steering: what an algorithm adds to the steps; None adds nothing.
 
     Returns:
         The update `u_after - u`, name -> (P, *shape).
@@ -41,17 +44,36 @@ def shared_phase(
     count = len(people.index)
     start = take(shared, count)
     if plan.pair_clip is not None:
+        if steering is not None:
+            raise ValueError("a step whose pairs are clipped one by one cannot be steered")
         return _one_clipped_step(model, people, start, private, plan, seed, round)
     current, state = start, optimiser.init(plan.optimiser, start)
     gradient = SharedGradient(model, people, plan, seed=seed, round=round)
     for step in range(plan.steps):
         mean = gradient.at(current, private, step)
-        steps = torch.full((count,), step)
-        current, state = optimiser.update(plan.optimiser, current, mean, state, steps, plan.rate, 0.0)
+        current, state = local_step(plan, current, mean, state, start, step, steering)
     has_some = torch.tensor([any(len(rows[tag]) for tag in plan.tags) for rows in people.rows])
     return {
         name: torch.where(along(has_some, value), value - start[name], 0.0) for name, value in current.items()
     }
+
+
+def local_step(
+    plan: SharedPlan,
+    current: Tensors,
+    mean: Tensors,
+    state: Tensors,
+    start: Tensors,
+    step: int,
+    steering: Steering | None,
+) -> tuple[Tensors, Tensors]:
+    """One local step of everybody, steered where there is a steering; the new point and optimiser state."""
+    steps = torch.full((len(next(iter(current.values()))),), step)
+    if steering is None:
+        return optimiser.update(plan.optimiser, current, mean, state, steps, plan.rate, 0.0)
+    turned = steering.turn(mean, current, start, step)
+    after, state = optimiser.update(plan.optimiser, current, turned, state, steps, plan.rate, 0.0)
+    return steering.hold(after, current, step), state
 
 
 def _one_clipped_step(

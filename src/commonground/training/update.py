@@ -7,14 +7,13 @@ the shared phase is given no private adapter.
 
 from __future__ import annotations
 
-import torch
-
 from commonground.training import optimiser
 from commonground.training.model import PreferenceModel, Tensors
 from commonground.training.people import People, take
 from commonground.training.plan import Plan
 from commonground.training.private_phase import PrivateState, first_private, private_phase, release_ready
-from commonground.training.shared_phase import SharedGradient, shared_phase
+from commonground.training.shared_phase import SharedGradient, local_step, shared_phase
+from commonground.training.steering import Steering
 
 __all__ = [
     "People",
@@ -35,15 +34,20 @@ def visit(
     state: PrivateState | None,
     plan: Plan,
     round: int,
+    steering: Steering | None = None,
 ) -> tuple[Tensors, PrivateState | None]:
     """One visit in the plan's schedule: the update to seal, and the private state it already changed.
 
     `decoupled` looks at no state and returns None: the private phase comes after the message has left.
     `alternating` (FedAlt, arXiv 2204.03809) trains the private part first and the shared part through it.
-    `joint` (FedSim, same paper) takes both gradients at the same point, step by step.
+    `joint` (FedSim, same paper) takes both gradients at the same point, step by step. A `steering` is an
+    algorithm's own addition to the steps on the shared part.
     """
     if plan.schedule == "decoupled":
-        return shared_phase(model, people, shared, plan.shared, seed=plan.seed, round=round), None
+        only = shared_phase(
+            model, people, shared, plan.shared, seed=plan.seed, round=round, steering=steering
+        )
+        return only, None
     if state is None:
         raise ValueError(f"schedule {plan.schedule} trains through the private state; None was given")
     if plan.schedule == "alternating":
@@ -52,7 +56,14 @@ def visit(
             model, people, take(shared, 1), state, plan.private, seed=plan.seed, steps=steps_now
         )
         update = shared_phase(
-            model, people, shared, plan.shared, seed=plan.seed, round=round, private=after.adapter
+            model,
+            people,
+            shared,
+            plan.shared,
+            seed=plan.seed,
+            round=round,
+            private=after.adapter,
+            steering=steering,
         )
         return update, after
     start = take(shared, len(people.index))
@@ -62,8 +73,5 @@ def visit(
         mean = gradient.at(current, state.adapter, step)
         if step < plan.private.steps_per_visit:
             state = private_phase(model, people, current, state, plan.private, seed=plan.seed, steps=1)
-        steps = torch.full((len(people.index),), step)
-        current, moments = optimiser.update(
-            plan.shared.optimiser, current, mean, moments, steps, plan.shared.rate, 0.0
-        )
+        current, moments = local_step(plan.shared, current, mean, moments, start, step, steering)
     return {name: value - start[name] for name, value in current.items()}, state
