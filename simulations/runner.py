@@ -28,6 +28,7 @@ from commonground.simulations.measure import Policy, margins
 from commonground.simulations.mishaps import device_log, resumable, storage_errors
 from commonground.simulations.result import assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
+from commonground.simulations.shards import refuse_unready
 from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central, settle
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.stores import open_store, store_file
@@ -95,6 +96,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
         if not (out / REPORT).is_file():
             build_page([("", done)], out / REPORT)
         return done
+    refuse_unready(config)
     began = time.monotonic()
     with resumable(out, CONFIG), storage_errors(folder.state), folder.claim(config), device_log(out / LOG):
         # The cache of embeddings is another folder, hence another hint.
@@ -239,7 +241,7 @@ def _explained(store: PrivateStore, folder: RunFolder) -> Iterator[None]:
         if type(error) is not CommonGroundError:
             raise
         try:
-            store.write_many("trial", [0], 0, {"room": np.zeros((1, 16384))})
+            store.write_many(f"trial-{time.monotonic_ns()}", [0], 0, {"room": np.zeros((1, 16384))})
         except StorageError as refused:
             raise refused from error
         if (folder.path / LOG).is_file():

@@ -130,6 +130,9 @@ def together(config: Config) -> Iterator[Fault]:
             "fleet.address",
             f"found {config.fleet.address!r} with one shard; accepted: fleet.shards above 1",
         )
+    host, _, port = config.fleet.address.rpartition(":")
+    if config.fleet.address and not (host and "/" not in host and port.isdecimal() and int(port) < 1 << 16):
+        yield "fleet.address", f"found {config.fleet.address!r}; accepted: HOST:PORT of a Ray head, or ''"
     if config.privacy.unit == "comparison" and config.schedule in SCHEDULES[1:]:
         yield (
             "privacy.unit",

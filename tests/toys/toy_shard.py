@@ -1,0 +1,68 @@
+"""A shard that meets its end, or a full disk, at moments that a test has named.
+
+TOY_FATES names a folder; a file METHOD-ROUND-SHARD-MOMENT in it befalls that shard as many times as the file
+has letters. Moments: `before`, `half` (one chunk of private states is written), `after` (all is done and
+nothing was said) end the process by SIGKILL; `full` is a disk with no room for private states.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from commonground.simulations.fleet import Arrays
+from commonground.simulations.shard_actor import Answer, Shard
+
+
+def name_fate(folder: Path, *fates: str, times: int = 1) -> None:
+    """Name what befalls shards, each METHOD-ROUND-SHARD-MOMENT."""
+    folder.mkdir(exist_ok=True)
+    for fate in fates:
+        (folder / fate).write_text("x" * times)
+
+
+class MortalShard(Shard):
+    """See the module's text."""
+
+    def check(self, token: str, version: str) -> Answer:
+        self._end_if("check", 0, "before")
+        return super().check(token, version)
+
+    def train(self, round: int, shared: Arrays, people: Sequence[int], each: bool) -> Answer:
+        self._end_if("train", round, "before")
+        answer = super().train(round, shared, people, each)
+        self._end_if("train", round, "after")
+        return answer
+
+    def train_private(self, round: int, shared: Arrays, people: Sequence[int], final: bool) -> Answer:
+        self._end_if("train_private", round, "before")
+        self._open()
+        store: Any = self._store
+        write = store.write_many
+
+        def write_half(*words: Any) -> None:
+            if self._due("train_private", round, "full"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "private.slots")
+            write(*words)
+            self._end_if("train_private", round, "half")
+
+        store.write_many = write_half
+        answer = super().train_private(round, shared, people, final)
+        store.write_many = write
+        self._end_if("train_private", round, "after")
+        return answer
+
+    def _due(self, method: str, round: int, moment: str) -> bool:
+        fate = Path(os.environ["TOY_FATES"]) / f"{method}-{round}-{self._place[0]}-{moment}"
+        left = fate.read_text() if fate.is_file() else ""
+        if left:
+            fate.write_text(left[1:])
+        return bool(left)
+
+    def _end_if(self, method: str, round: int, moment: str) -> None:
+        if self._due(method, round, moment):
+            os.kill(os.getpid(), signal.SIGKILL)
