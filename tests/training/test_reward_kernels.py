@@ -15,7 +15,7 @@ from commonground.randomness import normal
 from commonground.training.model import Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.reward import Form, RewardModel
-from commonground.training.reward_kernels import LinearPairs, TanhPairs, bounded
+from commonground.training.reward_kernels import _KEPT, LinearPairs, TanhPairs, bounded
 
 FORMS: tuple[Form, ...] = ("linear", "tanh")
 SETTINGS = LossSettings(beta=0.7, flip=0.1)
@@ -153,3 +153,17 @@ def test_a_pair_that_is_not_finite_counts_as_zero() -> None:
     kept, factors = bounded(slopes, norms.double(), 0.5)
     assert kept.tolist() == [[1.0, 0.0, 0.0]]
     assert factors.tolist() == [[0.5, 1.0, 1.0]]
+
+
+def test_lengths_of_texts_are_kept_only_for_the_table_they_are_of() -> None:
+    """They are taken once a table; another table, or the same one changed in place, has its own."""
+    one, other, base = torch.tensor([[0]]), torch.tensor([[1]]), torch.zeros(1, 1)
+    block = normal((5, 8), 1, "text")
+    for _ in range(3):
+        found = TanhPairs.of(block, one, other, base).squares
+        assert torch.equal(found, block[:2].double().square().sum(1)[None])
+        block *= 2.0
+    kept = len(_KEPT)
+    for k in range(50):
+        TanhPairs.of(normal((5, 8), k, "text"), one, other, base)
+    assert len(_KEPT) <= kept + 1  # tables that are gone are forgotten

@@ -65,5 +65,6 @@ def update(
             direction = first / (second.sqrt() + TINY)
         size = rate.reshape(-1, *[1] * (value.dim() - 1)) if isinstance(rate, Tensor) else rate
         pulled = direction + ridge * value if ridge else direction
-        after[key] = value - size * pulled
+        moved = size * pulled
+        after[key] = torch.sub(value, moved, out=moved)
     return after, moments

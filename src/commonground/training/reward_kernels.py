@@ -10,6 +10,7 @@ Axes: P people, B pairs, D features, H hidden. Losses are of the margin only. No
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,9 +76,7 @@ class TanhPairs:
         """Pairs of texts: `block` (T, D), `chosen` and `rejected` (P, B) int64."""
         both, pairs = torch.cat([chosen, rejected], 1), chosen.shape[1]
         x = _rows(block, both)
-        # A text has one length however many pairs it is in.
-        squares = _dots(block, block)[both] if len(block) < both.numel() else _dots(x, x)
-        return cls(x, base, squares, _dots(x[:, :pairs], x[:, pairs:]))
+        return cls(x, base, _squares(block)[both], _dots(x[:, :pairs], x[:, pairs:]))
 
     def sums(
         self, a: Tensor, u: Tensor, slope: Slope, weights: Tensor, clip: float | None
@@ -111,6 +110,19 @@ class TanhPairs:
 def _rows(block: Tensor, index: Tensor) -> Tensor:
     """`block[index]`, several times quicker."""
     return torch.index_select(block, 0, index.reshape(-1)).view(*index.shape, block.shape[1])
+
+
+def _squares(block: Tensor) -> Tensor:
+    """(T,) float64 squared lengths of a table's rows, kept for as long as the table is there, unchanged."""
+    kept = _KEPT.get(id(block))
+    if kept is None or kept[0]() is not block or kept[1] != block._version:
+        number = id(block)
+        reference = weakref.ref(block, lambda _: _KEPT.pop(number, None))
+        kept = _KEPT[number] = (reference, block._version, _dots(block, block))
+    return kept[2]
+
+
+_KEPT: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:
