@@ -172,7 +172,14 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
         world.claim,
         world.private_claim,
         people=len(world.eligible),
-        released=[f"the shared adapter of every round ({', '.join(sent)})"],
+        released=[
+            f"the shared adapter of every round ({', '.join(spec)})",
+            *(
+                [f"what the strategy needs beside it, in the same clip and noise ({', '.join(extras)})"]
+                if extras
+                else []
+            ),
+        ],
         unit_words=[f"{tag}: {words}" for tag, words in sorted(world.population.unit.items())],
     )
     clip = config.privacy.shared.clip if np.isfinite(config.privacy.shared.epsilon) else None

@@ -29,7 +29,7 @@ class FedNova(FedAvg):  # type: ignore[misc]
             makes this FedAvg.
     """
 
-    def __init__(self, cap: float = 40.0) -> None:
+    def __init__(self, cap: float = 10.0) -> None:
         super().__init__(**OWN_SAMPLING)
         self.cap = between("cap", cap, 0, float("inf"))
 
