@@ -117,7 +117,12 @@ class Planting:
 
 
 # Laws by name, for data.taste.preset of the starter source.
-PLANTINGS: dict[str, Planting] = {"": Planting(), "favourites": Planting(tau=1.5, flip=0.01, favourite=True)}
+PLANTINGS: dict[str, Planting] = {
+    "": Planting(),
+    "favourites": Planting(tau=1.5, flip=0.01, favourite=True),
+    # A minority that its public group names: what a rule over groups can do for it, and what that costs.
+    "named_minority": Planting(groups=(("most", 0.8, 0.0), ("few", 0.2, 1.0))),
+}
 
 
 @dataclass(frozen=True, eq=False)

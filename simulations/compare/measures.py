@@ -6,6 +6,7 @@ Everything is read from the cell's `result.json`; per-person numbers are used he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,17 +98,18 @@ def groups_of(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def _costs(result: Mapping[str, Any]) -> dict[str, float | None]:
-    """Privacy, bytes and time. Down: everybody who is drawn receives the shared adapter first."""
+    """Privacy, bytes and time. Down: who is drawn first receives all tensors, those never sent included."""
     privacy, egress = mapping(result, "privacy"), mapping(result, "egress")
     drawn = sum(
         int(number(event.get("people")) or 0) for event in mapping(result, "curves").get("shared", ())
     )
     size = number(dig(privacy, "shared", "numbers"))
+    received = sum(math.prod(tensor["shape"]) for tensor in mapping(egress, "manifest").get("received", ()))
     return {
         "epsilon": _epsilon(dig(privacy, "shared", "epsilon")),
         "epsilon_private": _epsilon(dig(privacy, "private", "epsilon")),
         "bytes_up": number(egress.get("bytes")),
-        "bytes_down": None if size is None else drawn * size * FLOAT32,
+        "bytes_down": None if size is None else drawn * (size + received) * FLOAT32,
         "seconds": number(result.get("seconds")),
     }
 

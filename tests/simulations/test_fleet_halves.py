@@ -18,6 +18,7 @@ from commonground.manifest import joint_norm
 from commonground.randomness import normal
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
+from commonground.simulations.compare.measures import measures
 from commonground.simulations.devices import STREAM, SimulatedDevice, memory_stream
 from commonground.simulations.fleet import Fleet
 from commonground.simulations.fleet_grid import FleetGrid
@@ -165,6 +166,11 @@ def test_whole_runs_agree_between_runtimes(kit: Kit, tmp_path: Path, name: str) 
     assert one["egress"]["tensors"] == [t["name"] for t in one["egress"]["manifest"]["tensors"]]
     assert one["egress"]["private_tensors"] == 0
     assert "extra." not in json.dumps(one["policies"])
+    received = sum(int(np.prod(t["shape"])) for t in one["egress"]["manifest"].get("received", []))
+    costs = measures(one, np.array(one["per_person"]["minority"]))
+    drawn = sum(event["people"] for event in one["curves"]["shared"])
+    assert costs["bytes_up"] == one["egress"]["bytes"]
+    assert costs["bytes_down"] == one["egress"]["bytes"] + 4 * received * drawn
     assert many["privacy"]["shared"]["numbers"] == one["privacy"]["shared"]["numbers"]
 
 
@@ -212,3 +218,13 @@ def test_names_that_are_settings_reach_the_run(kit: Kit, tmp_path: Path) -> None
 def test_what_does_not_go_together_is_one_clear_line(given: list[str], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         read_settings(None, given)
+
+
+def test_a_minority_that_its_group_names_is_served_by_maxmin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fifth is the group `few`, so that a rule over groups can see it."""
+    world = world_of(monkeypatch, "maxmin", people=40, data__taste__preset="named_minority")
+    assert world.groups == ("few", "most")
+    assert world.population.minority is not None
+    few = world.group_of(range(40)).numpy() == 0
+    assert (few == world.population.minority).all()
+    assert 2 <= few.sum() <= 16
