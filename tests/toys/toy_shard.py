@@ -1,8 +1,8 @@
 """A shard that meets its end, or a full disk, at moments that a test has named.
 
-TOY_FATES names a folder; a file METHOD-ROUND-SHARD-MOMENT in it befalls that shard as many times as the file
-has letters. Moments: `before`, `half` (one chunk of private states is written), `after` (all is done and
-nothing was said) end the process by SIGKILL; `full` is a disk with no room for private states.
+TOY_FATES names a folder; a file METHOD-ROUND-SHARD-MOMENT in it befalls that shard once. Moments: `before`,
+`half` (one chunk of private states is written) and `after` (all is done and nothing was said) end the process
+by SIGKILL; `full` is a disk with no room for private states.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ from commonground.simulations.fleet import Arrays
 from commonground.simulations.shard_actor import Answer, Shard
 
 
-def name_fate(folder: Path, *fates: str, times: int = 1) -> None:
+def name_fate(folder: Path, *fates: str) -> None:
     """Name what befalls shards, each METHOD-ROUND-SHARD-MOMENT."""
     folder.mkdir(exist_ok=True)
     for fate in fates:
-        (folder / fate).write_text("x" * times)
+        (folder / fate).write_text("due")
 
 
 class MortalShard(Shard):
     """See the module's text."""
-
-    def check(self, token: str, version: str) -> Answer:
-        self._end_if("check", 0, "before")
-        return super().check(token, version)
 
     def train(self, round: int, shared: Arrays, people: Sequence[int], each: bool) -> Answer:
         self._end_if("train", round, "before")
@@ -58,10 +54,10 @@ class MortalShard(Shard):
 
     def _due(self, method: str, round: int, moment: str) -> bool:
         fate = Path(os.environ["TOY_FATES"]) / f"{method}-{round}-{self._place[0]}-{moment}"
-        left = fate.read_text() if fate.is_file() else ""
-        if left:
-            fate.write_text(left[1:])
-        return bool(left)
+        due = fate.is_file() and fate.read_text() == "due"
+        if due:
+            fate.write_text("done")
+        return due
 
     def _end_if(self, method: str, round: int, moment: str) -> None:
         if self._due(method, round, moment):
