@@ -107,7 +107,7 @@ def test_strategies_are_checked_with_everything_else(tmp_path: Path) -> None:
         read_settings(file)
     assert len(caught.value.faults) == 3
     [fault] = [fault for fault in caught.value.faults if "strategy" in fault]
-    assert fault.startswith(f"{file}:3: strategy.name: 'fedagv'; known strategies: bulyan, ")
+    assert fault.startswith(f"{file}:3: strategy.name: 'fedagv'; known strategies: alpha_fair, bulyan, ")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,10 @@ def test_strategies_are_checked_with_everything_else(tmp_path: Path) -> None:
             ["strategy.name=fedadam", "strategy.options.eta=x"],
             "strategy.options.eta: 'x'; a number is needed",
         ),
-        (["strategy.name=fedprox"], "the proximal term, is missing"),
+        (
+            ["strategy.name=fedprox", "strategy.options.proximal_mu=-1"],
+            "proximal_mu: -1; accepted: 0 or more",
+        ),
         (["strategy.name=krum"], "krum compares people's updates"),
         (["strategy.name=no.such:Thing"], "cannot be imported"),
         (["strategy.name=json:loads"], "refuses its options"),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import toy_reward
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from commonground.losses import LossSettings, get_loss
@@ -115,10 +115,12 @@ def linear_slope(margin: torch.Tensor) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), near=st.floats(1e-7, 1.0), clip=st.floats(1e-6, 1.0))
+@example(seed=25, near=1e-6, clip=1e-6)
+@example(seed=7, near=1e-7, clip=1e-6)
 def test_a_pair_never_exceeds_the_clip_even_where_its_answers_nearly_agree(
     seed: int, near: float, clip: float
 ) -> None:
-    """The Gram form subtracts two nearly equal numbers there: float32 would lose the bound."""
+    """Nearly equal numbers are subtracted there, in norm and sum: plain float32 would lose the bound."""
     block = normal((2, 24), seed, "text")
     block[1] = block[0] + near * block[1]
     one, other, ones = torch.tensor([[0]]), torch.tensor([[1]]), torch.ones(1, 1)
@@ -128,7 +130,7 @@ def test_a_pair_never_exceeds_the_clip_even_where_its_answers_nearly_agree(
     straight = LinearPairs.of(block, one, other, base).sums(v, linear_slope, ones, clip)
     for found in (parts, (straight,)):
         norm = math.sqrt(sum(float(part.double().square().sum()) for part in found))
-        assert norm <= clip * (1 + 1e-5)
+        assert norm <= clip * (1 + 1e-6)
 
 
 @given(seed=st.integers(0, 10_000))

@@ -21,6 +21,9 @@ from torch import Tensor
 
 Slope = Callable[[Tensor], Tensor]  # margins (P, B) -> derivative of each pair's loss
 
+# Weighting, multiplying and subtracting each round to float32 (2^-24); eight such units are allowed for.
+ROUNDING = 2.0**-21
+
 
 @dataclass(frozen=True)
 class LinearPairs:
@@ -98,13 +101,20 @@ class TanhPairs:
         return torch.bmm(inner, self.x), torch.bmm(difference, slopes.unsqueeze(2)).squeeze(2)
 
     def _lengths(self, inner: Tensor, difference: Tensor) -> Tensor:
-        """(P, B) float64: length of the whole gradient of each pair's margin."""
+        """(P, B) float64: a bound on the length of each pair's gradient of the margin as float32 sums it.
+
+        The sum subtracts the answers' outer products, so where they nearly agree its rounding is not small
+        beside the result. It grows with what is subtracted, and is added to the exact length.
+        """
         wide, pairs = inner.double(), self.base.shape[1]
         own = wide.square().sum(1).mul_(self.squares)
         mixed = (wide[:, :, :pairs] * wide[:, :, pairs:]).sum(1).mul_(self.cross)
         direct = difference.double().square_().sum(1)
-        squared: Tensor = own[:, :pairs] + own[:, pairs:] - 2 * mixed + direct
-        return squared.clamp_(min=0).sqrt_()
+        squared = own[:, :pairs] + own[:, pairs:] - 2 * mixed + direct
+        sizes = own.sqrt_()
+        rounding = (sizes[:, :pairs] + sizes[:, pairs:]).mul_(ROUNDING)
+        bound: Tensor = squared.clamp_(min=0).sqrt_().add_(rounding)
+        return bound
 
 
 def _rows(block: Tensor, index: Tensor) -> Tensor:
