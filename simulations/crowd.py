@@ -8,7 +8,7 @@ of 100,000 costs no more than the cohort that is trained. Both give the same com
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,8 @@ from commonground.training.model import PreferenceModel
 from commonground.training.reward import RewardFeatures, RewardModel
 from commonground.training.update import People
 
-KEPT = 100_000  # people and tags whose comparisons stay in memory, about 40 MB
+KEPT = 100_000  # people and tags whose comparisons stay in memory, about 60 MB
+EXPECTED = 500  # people drawn ahead between two words of progress
 
 
 class Crowd(Protocol):
@@ -45,6 +46,10 @@ class Crowd(Protocol):
 
     def counts(self) -> dict[Tag, int]:
         """Training comparisons of everybody."""
+        ...
+
+    def expect(self, people: Iterable[int]) -> Iterator[int]:
+        """Make ready for visits to these people, as far as memory allows; yields how many are."""
         ...
 
 
@@ -74,6 +79,10 @@ class TableCrowd:
     def counts(self) -> dict[Tag, int]:
         """See `Crowd`."""
         return {tag: sum(len(rows[tag]) for rows in self.rows.values()) for tag in TAGS}
+
+    def expect(self, people: Iterable[int]) -> Iterator[int]:
+        """Everybody is here."""
+        return iter(())
 
 
 class PlantedCrowd:
@@ -125,6 +134,16 @@ class PlantedCrowd:
         taste = len(self._taste.learned(self._taste.person(0)).chosen)
         learners = int((~self._unseen).sum())
         return {"taste": len(self._unseen) * taste, "safety": learners * self._safety.train_count}
+
+    def expect(self, people: Iterable[int]) -> Iterator[int]:
+        """Draw their comparisons now, which a first visit would do else: a dataset, not a part of a round."""
+        for done, person in enumerate(people):
+            if len(self._kept) + len(TAGS) > KEPT:
+                return
+            for tag in TAGS:
+                self._drawn(person, tag)
+            if done % EXPECTED == 0:
+                yield done
 
     def _drawn(self, person: int, tag: Tag) -> tuple[np.ndarray, np.ndarray]:
         """Feature rows of chosen and rejected texts; the least recently visited people are forgotten."""

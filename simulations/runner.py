@@ -29,7 +29,13 @@ from commonground.simulations.mishaps import device_log, resumable, storage_erro
 from commonground.simulations.result import assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
 from commonground.simulations.shards import refuse_unready
-from commonground.simulations.stages import local_adapters, personal_adapters, pooled_central, settle
+from commonground.simulations.stages import (
+    expect_cohorts,
+    local_adapters,
+    personal_adapters,
+    pooled_central,
+    settle,
+)
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.stores import open_store, store_file
 from commonground.simulations.world import Arm, World, build_world
@@ -134,6 +140,9 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
     outcomes: dict[Arm, Outcome] = {}
     store = open_store(config, folder.state, world.people)
     try:
+        if config.fleet.shards == 1:  # a shard has a world of its own, and draws whom it visits
+            q, first = Job.load(jobs["shared"]).q, min(done.values()) + 1
+            expect_cohorts(world, q, first, progress.stage)
         curve = _Curve(world, store, jobs, events, progress)
         for arm in arms:
             with environment({"COMMONGROUND_ARM": arm}), _explained(store, folder):

@@ -18,6 +18,7 @@ from commonground.simulations.devices import STREAM, tensors
 from commonground.simulations.fleet import states_before
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import World
+from commonground.strategies.cohort import draw_cohort
 from commonground.training import optimiser
 from commonground.training.model import PreferenceModel, Tensors, person_rows
 from commonground.training.plan import PrivatePlan
@@ -34,6 +35,24 @@ Tick = Callable[[str, int, int], None]
 CENTRAL_PEOPLE = 2000  # whose comparisons the pooled central model is made of, where there are more
 RIDGE = 3.0  # prior precision of the pooled central reward model, whose features have RMS length about 1
 CHUNK = {"reward": 64, "policy": 1}
+
+
+def expect_cohorts(world: World, q: float, first: int, tick: Tick) -> None:
+    """Draw the planted people of the rounds from `first` on before they begin.
+
+    Whoever brings real data has it before the first round too; a round's seconds are then those of a round.
+
+    Args:
+        world: the run's world.
+        q: probability that a person is drawn.
+        first: the first round that is not done.
+        tick: who is told.
+    """
+    config = world.config
+    cohorts = [draw_cohort(config.seed, r, world.eligible, q) for r in range(first, config.rounds + 1)]
+    people = np.unique(np.concatenate([np.zeros(0, np.int64), *cohorts])).tolist()
+    for done in world.crowd.expect(people):
+        tick("comparisons", done, len(people))
 
 
 def settle(world: World, store: PrivateStore, shared: Tensors, tick: Tick) -> None:

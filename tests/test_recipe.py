@@ -69,3 +69,13 @@ def test_other_private_adapters_take_adam_and_clip_only_under_noise(adapter: str
     )
     assert plain.optimiser == noisy.optimiser == "adam"
     assert (plain.clip, noisy.clip) == (math.inf, POLICY["privacy.private.clip"])
+
+
+def test_a_round_asks_a_device_for_as_much_however_many_others_there_are() -> None:
+    """Decoupled, nobody waits for the private adapters; joint, half of a lifetime has to fit the visits."""
+    words = ["cohort=4", "rounds=5", "privacy.private.steps=40"]
+    few, many = (plan_of(*words, f"people={people}").private.steps_per_visit for people in (8, 4000))
+    assert few == many == 4
+    joint = [*words, "schedule=joint"]
+    few, many = (plan_of(*joint, f"people={people}").private.steps_per_visit for people in (8, 4000))
+    assert (few, many) == (8, 20)

@@ -132,7 +132,9 @@ def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: Pri
         pair_sampling=sampling if comparison else 1.0,
         expected_batch=max(1.0, sampling * cap) if comparison else 1.0,
     )
-    visits = max(1.0, config.rounds * (config.cohort or 1) / config.people)
+    # Decoupled, what a round asks of a device depends on nobody else; half of the steps see the last adapter.
+    share = 1.0 if config.schedule == "decoupled" else min(1.0, (config.cohort or 1) / config.people)
+    visits = max(1.0, config.rounds * share)
     steps = int(config.privacy.private.steps or 1)
     label = config.privacy.private.mechanism == "label"
     noisy = private.noise_multiplier > 0

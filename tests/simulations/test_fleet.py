@@ -26,6 +26,7 @@ from commonground.simulations.devices import STREAM, SimulatedDevice
 from commonground.simulations.fleet import Fleet
 from commonground.simulations.fleet_grid import FleetGrid
 from commonground.simulations.fleet_store import FleetStore
+from commonground.simulations.stages import expect_cohorts
 from commonground.simulations.store import Store
 from commonground.simulations.world import Arm, World
 from commonground.training.update import PrivateState
@@ -314,3 +315,22 @@ def test_a_store_of_another_run_is_refused(kit: Kit, tmp_path: Path) -> None:
     owner.write_text(owner.read_text().replace('"people": 12', '"people": 13'))
     with pytest.raises(RunFolderError, match="holds private states of"):
         kit(folder, "runtime=fleet")
+
+
+def test_cohorts_to_come_are_drawn_before_the_first_round_and_are_the_same_people(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lazy, ready = (two_worlds(monkeypatch, 7)[1] for _ in range(2))
+    told: list[tuple[str, int, int]] = []
+    expect_cohorts(ready, 0.5, 1, lambda *words: told.append(words))
+    assert told[0][0] == "comparisons"
+    drawn = told[0][2]
+    assert 0 < drawn <= PEOPLE
+    people, model = list(range(PEOPLE)), ready.models["shared"]
+    for tag in TAGS:
+        for mine, theirs in zip(lazy.crowd.sides(people, tag), ready.crowd.sides(people, tag), strict=True):
+            assert np.array_equal(mine, theirs)
+    monkeypatch.setattr("commonground.simulations.crowd.KEPT", 0)
+    full = two_worlds(monkeypatch, 7)[1]
+    assert list(full.crowd.expect(people)) == []
+    assert full.crowd.visit(model, people, TAGS)[1].index == tuple(people)
