@@ -31,12 +31,14 @@ class Device(Protocol):
         """What this person agreed may leave."""
         ...
 
-    def shared_update(self, round: int, shared: dict[str, np.ndarray]) -> Sealed:
+    def shared_update(self, round: int, shared: dict[str, np.ndarray], clip: float | None = None) -> Sealed:
         """Shared phase: a few steps from `shared` with the private adapter disabled, clipped and sealed.
 
         Args:
             round: the round, from 1; asked again for the same round, the same update must come.
             shared: the shared adapter u_t, name -> array as in the manifest.
+            clip: the clip that the server asks for in this round, where the manifest says that it is adapted;
+                one that `manifest.accepted` does not take must be refused. Not given where there is none.
         """
         ...
 

@@ -43,7 +43,13 @@ def shared_phase(message: Message) -> Message:
         if not _same_manifest(message, device):
             log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
             return _constant(REFUSED, REFUSED_REASON, message)
-        return Message(sealed_content(device.shared_update(round, shared)), reply_to=message)
+        asked = _asked(message)
+        try:
+            device.manifest.accepted(asked.get("clip"))
+        except EgressError as error:
+            log.warning("person %d, round %d: %s; refused", person, round, error)
+            return _constant(REFUSED, REFUSED_REASON, message)
+        return Message(sealed_content(device.shared_update(round, shared, **asked)), reply_to=message)
     except (Exception, SystemExit):
         log.warning("shared phase failed", exc_info=True)
         return _constant(FAILED, FAILED_REASON, message)
@@ -66,6 +72,12 @@ def private_phase(message: Message) -> Message:
 def _read(message: Message) -> tuple[int, int, dict[str, np.ndarray]]:
     config = message.content[CONFIG]
     return int(config["round"]), int(config["person"]), from_record(message.content[ARRAYS])
+
+
+def _asked(message: Message) -> dict[str, float]:
+    """What the server asks for beside the update itself: the clip of this round, where it is adapted."""
+    config = message.content[CONFIG]
+    return {"clip": float(config["clip"])} if "clip" in config else {}
 
 
 def _same_manifest(message: Message, device: Device) -> bool:

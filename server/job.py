@@ -13,7 +13,10 @@ import numpy as np
 
 from commonground.errors import RunFolderError, StrategyError
 from commonground.manifest import Manifest
+from commonground.privacy.adaptive_clip import AdaptiveClip
 from commonground.server.checkpoint import DAMAGE, damage, write_atomically
+from commonground.strategies.adaptive_clip import AdaptedClip
+from commonground.strategies.central_noise import CentralNoise
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.registry import check_composition, get_strategy, is_linear
 
@@ -45,6 +48,7 @@ class Job:
         charge: (sampling, noise multiplier) of one round, or of one message where `participations` caps them.
         unit: what the ledger's claim protects: person | comparison.
         timeout: seconds to wait for replies of a round, or None.
+        mechanism: the central noise where it is not the plain one: `adaptive_clip` (its public numbers).
         stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
             fault of the program; a deployment says False, since a failed device is simply absent.
     """
@@ -72,6 +76,7 @@ class Job:
     unit: str = "person"
     timeout: float | None = None
     stop_on_error: bool = True
+    mechanism: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the job to a JSON file, atomically."""
@@ -95,6 +100,8 @@ class Job:
         values = asdict(self)
         for name in ("initial", "checkpoint", "ledger", "timeout", "stop_on_error"):
             del values[name]
+        if not self.mechanism:  # the digest of a job with the plain one is what it always was
+            del values["mechanism"]
         values["initial_arrays"] = {
             name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in self.initial_arrays().items()
         }
@@ -142,4 +149,10 @@ class Job:
             individual=not is_linear(self.strategy),
             average=self.average,
             participations=self.participations,
+            mechanism=self._mechanism(),
         )
+
+    def _mechanism(self) -> CentralNoise | None:
+        if "adaptive_clip" in self.mechanism:
+            return AdaptedClip(AdaptiveClip(**self.mechanism["adaptive_clip"]), self.seed)
+        return None

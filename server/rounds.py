@@ -56,6 +56,7 @@ class RoundEvent:
         arrays: the shared adapter after this round.
         averaged: its mean over the last half of the rounds, or None.
         seconds: wall time of the round.
+        clip: the clip that was asked for in it, where it is adapted.
     """
 
     arm: str
@@ -68,6 +69,7 @@ class RoundEvent:
     arrays: dict[str, np.ndarray]
     averaged: dict[str, np.ndarray] | None
     seconds: float
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def run_rounds(
     _wait_for_nodes(grid, job.people, stop)
     for round in range(start + 1, job.rounds + 1):
         began = time.monotonic()
-        before = dict(wrapper.counts)
+        before, clip = dict(wrapper.counts), wrapper.mechanism.asked.get("clip")
         asked = list(wrapper.configure_train(round, arrays, ConfigRecord(), grid))
         _charge(job, digest, round, wrapper.cohort)
         replies = _exchange(grid, asked, job.timeout, stop)
@@ -142,7 +144,7 @@ def run_rounds(
             on_round(
                 RoundEvent(
                     job.arm, round, cohort, change["messages"], change["refused"], change["errors"],
-                    change["bytes"], wrapper.current, wrapper.averaged, time.monotonic() - began,
+                    change["bytes"], wrapper.current, wrapper.averaged, time.monotonic() - began, clip,
                 )
             )  # fmt: skip
         _save(job, digest, wrapper, round, finished=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commonground.manifest import Manifest, Sealed, clip_update, seal
+from commonground.manifest import Manifest, Sealed, clip_for, seal
 from commonground.privacy.claims import SharedClaim
 from commonground.randomness import normal
 from commonground.simulations.store import PrivateStore, Store
@@ -42,15 +42,16 @@ class SimulatedDevice:
         """What may leave, rebuilt from the device's own copy of the configuration."""
         return self._world.manifests[self._arm]
 
-    def shared_update(self, round: int, shared: dict[str, np.ndarray]) -> Sealed:
+    def shared_update(self, round: int, shared: dict[str, np.ndarray], clip: float | None = None) -> Sealed:
         """Shared phase, clip, the device's own noise where it adds it, seal, receipt."""
         model, manifest = self._world.models[self._arm], self.manifest
         # In the decoupled schedule the private state is not even read: a damaged one could stop the message.
         state = None if self._plan.schedule == "decoupled" else self._before(round)
-        found = respond(self._world, self._store, self._arm, model, self._people, shared, state, round)
-        clipped = clip_update({name: value[0].numpy() for name, value in found.update.items()}, manifest.clip)
+        most = manifest.accepted(clip)
+        found = respond(self._world, self._store, self._arm, model, self._people, shared, state, round, most)
+        clipped = clip_for(manifest, {name: value[0].numpy() for name, value in found.update.items()}, most)
         noise = self._noise(round) if manifest.noise_on_device else None
-        sealed = seal(manifest, clipped, round=round, noise=noise)
+        sealed = seal(manifest, clipped, round=round, noise=noise, clip=clip)
         remember(self._store, self._arm, [self._person], round, found)
         epsilon = epsilon_words(self._world.claim, round)
         self._store.keep_receipt(self._arm, self._person, sealed.receipt, epsilon)
@@ -94,6 +95,7 @@ def respond(
     shared: dict[str, np.ndarray],
     state: PrivateState | None,
     round: int,
+    clip: float,
 ) -> Answer:
     """What people answer in a round, whatever the strategy: its device's half, or the plain update.
 
@@ -106,6 +108,7 @@ def respond(
         shared: everything that the server sent.
         state: their private states; None in the decoupled schedule.
         round: the round.
+        clip: C of this round.
     """
     spec = model.shared_spec()
     own, received = split(tensors(shared), spec)
@@ -114,7 +117,7 @@ def respond(
         count = len(people.index)
         _, arrays = store.read_many(memory_stream(arm), people.index, round)
         memory = {n: torch.zeros(count, *shape) for n, shape in kept.items()} | tensors(arrays)
-    groups, clip = world.group_of(people.index), world.manifests[arm].clip
+    groups = world.group_of(people.index)
     visit = Visit(model, people, own, received, memory, groups, clip, state, world.plans[arm], round)
     return answer(world.half, visit)
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from commonground.comparisons import Tag
-from commonground.manifest import Receipt, SealedBatch, clip_updates, seal_many
+from commonground.manifest import Receipt, SealedBatch, clip_for_many, seal_many
 from commonground.randomness import Streams, normals
 from commonground.simulations.devices import STREAM, adapter, epsilon_words, remember, respond
 from commonground.simulations.store import PrivateStore
@@ -30,7 +30,15 @@ log = logging.getLogger("commonground.simulations")
 class Trainer(Protocol):
     """Who trains a cohort: one process, or several."""
 
-    def train(self, round: int, shared: Arrays, people: Sequence[int], *, each: bool) -> CohortReply:
+    def train(
+        self,
+        round: int,
+        shared: Arrays,
+        people: Sequence[int],
+        *,
+        each: bool,
+        clip: float | None = None,
+    ) -> CohortReply:
         """The shared phase of a cohort.
 
         Args:
@@ -38,6 +46,7 @@ class Trainer(Protocol):
             shared: the shared adapter.
             people: indices, ascending.
             each: True for the sealed updates one by one instead of their sum.
+            clip: the clip that the server asks for, where it is adapted.
         """
         ...
 
@@ -61,14 +70,22 @@ class Fleet:
         self._manifest = world.manifests[arm]
         self._chunk = world.config.fleet.chunk if self._model.kind == "reward" else 1
 
-    def train(self, round: int, shared: Arrays, people: Sequence[int], *, each: bool) -> CohortReply:
+    def train(
+        self,
+        round: int,
+        shared: Arrays,
+        people: Sequence[int],
+        *,
+        each: bool,
+        clip: float | None = None,
+    ) -> CohortReply:
         """See `Trainer`."""
         answered: list[int] = []
         parts: list[Arrays] = []
-        total = {spec.name: np.zeros(spec.shape) for spec in self._manifest.tensors}
+        total = {spec.name: np.zeros(spec.shape) for spec in self._manifest.sent}
         receipts: list[Receipt] = []
         for chunk in self._chunks(people):
-            sealed = self._sealed(round, shared, chunk)
+            sealed = self._sealed(round, shared, chunk, clip)
             answered += [person for person, kept in zip(chunk, sealed.kept.tolist(), strict=True) if kept]
             receipts += sealed.receipts
             if each:
@@ -84,7 +101,7 @@ class Fleet:
         if refused := len(people) - len(answered):
             log.warning("round %d: %d updates were refused by the manifest", round, refused)
         if each:
-            empty = {spec.name: np.zeros((0, *spec.shape), spec.dtype) for spec in self._manifest.tensors}
+            empty = {spec.name: np.zeros((0, *spec.shape), spec.dtype) for spec in self._manifest.sent}
             total = {name: np.concatenate([none, *(p[name] for p in parts)]) for name, none in empty.items()}
         return CohortReply(answered, refused, total)
 
@@ -105,18 +122,19 @@ class Fleet:
             )
             self._store.write_many(STREAM, chunk, round, state.to_arrays())
 
-    def _sealed(self, round: int, shared: Arrays, people: list[int]) -> SealedBatch:
+    def _sealed(self, round: int, shared: Arrays, people: list[int], clip: float | None) -> SealedBatch:
         """Train, clip, add the devices' own noise where they add it, seal."""
         decoupled = self._plan.schedule == "decoupled"
         # In the decoupled schedule the private state is not even read: a damaged one could stop the message.
         state = None if decoupled else self._before(round, people)
         tags: set[Tag] = {*self._plan.shared.tags, *(() if decoupled else self._plan.private.tags)}
         model, crowd = self._world.crowd.visit(self._model, people, sorted(tags))
-        found = respond(self._world, self._store, self._arm, model, crowd, shared, state, round)
+        most = self._manifest.accepted(clip)
+        found = respond(self._world, self._store, self._arm, model, crowd, shared, state, round, most)
         update = {name: value.numpy() for name, value in found.update.items()}
-        clipped = clip_updates(update, self._manifest.clip)
+        clipped = clip_for_many(self._manifest, update, most)
         noise = self._noise(round, people) if self._manifest.noise_on_device else None
-        sealed = seal_many(self._manifest, clipped, round=round, noise=noise)
+        sealed = seal_many(self._manifest, clipped, round=round, noise=noise, clip=clip)
         remember(self._store, self._arm, people, round, found)
         return sealed
 

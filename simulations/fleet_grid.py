@@ -7,6 +7,7 @@ single nodes, from a server app of somebody else's, are gathered, trained togeth
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
@@ -62,7 +63,8 @@ class FleetGrid(InProcessGrid):
         if message.metadata.message_type == together.PRIVATE:
             self._private(config, shared, people)
             return Message(RecordDict(), reply_to=message)
-        reply = self._trainer.train(int(config["round"]), shared, people, each=bool(config["each"]))
+        asked = {"each": bool(config["each"]), **_clip(config)}
+        reply = self._trainer.train(int(config["round"]), shared, people, **asked)
         return together.answer(message, reply)
 
     def _private(self, config: ConfigRecord, shared: dict[str, np.ndarray], people: Sequence[int]) -> None:
@@ -79,7 +81,7 @@ class FleetGrid(InProcessGrid):
             for message in group:
                 self._keep(message, Message(RecordDict(), reply_to=message))
             return
-        reply = self._trainer.train(int(config["round"]), shared, people, each=True)
+        reply = self._trainer.train(int(config["round"]), shared, people, each=True, **_clip(config))
         place = {person: p for p, person in enumerate(reply.answered)}
         for person, message in by_person.items():
             if person not in place:
@@ -88,6 +90,11 @@ class FleetGrid(InProcessGrid):
             update = {name: value[place[person]] for name, value in reply.arrays.items()}
             content = RecordDict({ARRAYS: to_record(update), METRICS: MetricRecord({METRIC: METRIC_VALUE})})
             self._keep(message, Message(content, reply_to=message))
+
+
+def _clip(config: ConfigRecord) -> dict[str, Any]:
+    """The clip that the server asks for, where it asks for one."""
+    return {"clip": float(config["clip"])} if "clip" in config else {}
 
 
 def _refusal(message: Message) -> Message:
@@ -107,4 +114,4 @@ def _group(message: Message) -> object:
     if "person" not in config or "round" not in config:
         return None
     arrays = tuple((name, array.data) for name, array in message.content[ARRAYS].items())
-    return (kind, config["round"], config.get("final"), config.get("manifest"), arrays)
+    return (kind, config["round"], config.get("final"), config.get("manifest"), config.get("clip"), arrays)

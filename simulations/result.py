@@ -163,11 +163,12 @@ def _margins(world: World, policy: Policy, rows: np.ndarray, reference: np.ndarr
 
 def _privacy(world: World, trained: Trained) -> dict[str, Any]:
     config = world.config
-    sent = [spec.name for spec in world.manifests["shared"].tensors]
+    sent = [spec.name for spec in world.manifests["shared"].sent]
     # What a strategy needs beside the adapter is clipped and noised jointly with it: one account for both.
     spec = world.models["shared"].shared_spec()
     extras = {} if world.half is None else world.half.sent(spec, max(1, len(world.groups)))
-    refuse_if_unaccounted(sent, [*spec, *extras])
+    bit = world.manifests["shared"].bit
+    refuse_if_unaccounted(sent, [*spec, *extras, *([] if bit is None else [bit.name])])
     text = statement(
         world.claim,
         world.private_claim,
@@ -179,6 +180,7 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
                 if extras
                 else []
             ),
+            *([f"the count of bits ({bit.name}) and the clip C_t of every round"] if bit is not None else []),
         ],
         unit_words=[f"{tag}: {words}" for tag, words in sorted(world.population.unit.items())],
     )
@@ -207,7 +209,7 @@ def _egress(world: World, trained: Trained, state: Path) -> dict[str, Any]:
     finally:
         store.close()
     private = set(world.models["shared"].private_spec())
-    names = [spec.name for spec in world.manifests["shared"].tensors]
+    names = [spec.name for spec in world.manifests["shared"].sent]
     outcome = trained.outcomes["shared"]
     return {
         "messages": messages,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -231,10 +231,19 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         ledger=str((folder.state / LEDGER).resolve()) if arm == "shared" else None,
         charge=(cost.sampling, cost.noise_multiplier),
         unit=config.privacy.unit,
+        mechanism=_mechanism(world, manifest.clip),
     )
     path = folder.state / f"job-{arm}.json"
     job.save(path)
     return path
+
+
+def _mechanism(world: World, clip: float) -> dict[str, Any]:
+    """The central noise of an arm's job where it is not the plain one."""
+    public = world.claim.adaptive
+    if public is None:
+        return {}
+    return {"adaptive_clip": asdict(replace(public, start=min(public.start, clip), most=clip))}
 
 
 @contextmanager
@@ -293,6 +302,8 @@ class _Curve:
             if self.world.claim.meaningful
             else None,
         }
+        if event.clip is not None:
+            line["clip"] = event.clip
         if len(self.rows):
             line |= self._accuracies(arm, event.averaged if event.averaged is not None else event.arrays)
         self.events.add(line)

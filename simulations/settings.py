@@ -57,7 +57,7 @@ def composition_refusal(config: Config) -> Fault | None:
     name = config.strategy.name
     if name == PLAIN:
         return None
-    from commonground.strategies.registry import check_composition
+    from commonground.strategies.registry import check_composition, is_linear
 
     try:
         check_composition(
@@ -69,6 +69,12 @@ def composition_refusal(config: Config) -> Fault | None:
         )
     except CommonGroundError as error:
         return _fault(error)
+    if config.privacy.shared.clip_mode == "adaptive" and not is_linear(name):
+        return (
+            "strategy.name",
+            f"found {name!r} with privacy.shared.clip_mode=adaptive; accepted: a rule that works on the "
+            "mean of what people send",
+        )
     schedule = _implied(config).get("schedule", config.schedule)
     if config.schedule not in (schedule, PLAIN_SCHEDULE):
         return "schedule", f"found {config.schedule!r} with strategy.name={name}; accepted: {schedule!r}"

@@ -172,9 +172,11 @@ class Shard:
 
         return self._answer(work)
 
-    def train(self, round: int, shared: Arrays, people: Sequence[int], each: bool) -> Answer:
+    def train(
+        self, round: int, shared: Arrays, people: Sequence[int], each: bool, clip: float | None = None
+    ) -> Answer:
         """See `Trainer.train`."""
-        return self._answer(lambda: self._open().train(round, shared, people, each=each))
+        return self._answer(lambda: self._open().train(round, shared, people, each=each, clip=clip))
 
     def train_private(self, round: int, shared: Arrays, people: Sequence[int], final: bool) -> Answer:
         """See `Trainer.train_private`."""

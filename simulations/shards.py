@@ -130,9 +130,18 @@ class Shards:
         with contextlib.suppress(OSError):
             self._probe.unlink(missing_ok=True)
 
-    def train(self, round: int, shared: Arrays, people: Sequence[int], *, each: bool) -> CohortReply:
+    def train(
+        self,
+        round: int,
+        shared: Arrays,
+        people: Sequence[int],
+        *,
+        each: bool,
+        clip: float | None = None,
+    ) -> CohortReply:
         """See `Trainer`."""
-        answers = self._ask(round, "train", self._split(people), shared, each)
+        asked = () if clip is None else (clip,)
+        answers = self._ask(round, "train", self._split(people), shared, each, *asked)
         self._keep_receipts(round, answers)
         replies = [answer.reply for answer in answers if answer.reply is not None]
         answered = [person for reply in replies for person in reply.answered]
@@ -140,7 +149,7 @@ class Shards:
         if refused:
             log.warning("round %d: %d updates were refused by the manifest", round, refused)
         total: Arrays = {}
-        for spec in self._manifest.tensors:
+        for spec in self._manifest.sent:
             parts = [reply.arrays[spec.name] for reply in replies]
             if each:
                 total[spec.name] = np.concatenate([np.zeros((0, *spec.shape), spec.dtype), *parts])
@@ -175,13 +184,18 @@ class Shards:
             )
 
     def _ask(
-        self, round: int, method: str, people: Mapping[int, list[int]], shared: Arrays, setting: bool
+        self,
+        round: int,
+        method: str,
+        people: Mapping[int, list[int]],
+        shared: Arrays,
+        *settings: bool | float,
     ) -> list[Answer]:
         """Ask each shard for its people; answers in the order of the shards."""
         import ray
 
         adapter = ray.put(shared)
-        calls = {shard: (round, adapter, people[shard], setting) for shard in sorted(people)}
+        calls = {shard: (round, adapter, people[shard], *settings) for shard in sorted(people)}
         return self._gather(round, method, calls)
 
     def _check(self, round: int, shards: Sequence[int]) -> None:

@@ -38,7 +38,7 @@ from commonground.simulations.population import (
 )
 from commonground.strategies.registry import client_half
 from commonground.training.basis import PublicBasis, basis_within
-from commonground.training.client_half import ClientHalf, initial
+from commonground.training.client_half import EXTRA, ClientHalf, initial
 from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
 from commonground.training.reward import RewardFeatures, RewardModel
@@ -169,6 +169,8 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         participations=privacy.shared.participations,
         pair_sampling=privacy.private.sampling if privacy.unit == "comparison" else None,
         clip=privacy.shared.clip,
+        adaptive=privacy.shared.clip_mode == "adaptive",
+        start=privacy.shared.clip_start,
     )
     own = private_claim(
         mechanism=privacy.private.mechanism,
@@ -252,6 +254,8 @@ def _manifest(
     bound = None if half is None else half.bound(clip, private)
     if shared.pair_clip is not None:  # a message is a sum of at most `cap` clipped pairs
         clip = shared.rate * shared.pair_clip / shared.expected_batch * config.data.pairs_per_person
+    elif claim.adaptive is not None:  # the clip is what the algorithm learns, with noise or without
+        clip = clip if bound is None else min(clip, bound)
     elif bound is not None:
         clip = min(clip, bound) if private else bound
     elif not private:
@@ -264,6 +268,7 @@ def _manifest(
         noise_on_device=claim.noise_multiplier > 0 and config.privacy.trust == "local",
         versions=model.public_digests(),
         received=tuple(TensorSpec(name, shape) for name, shape in received.items()),
+        bit=None if claim.adaptive is None else TensorSpec(f"{EXTRA}within_clip", ()),
     )
 
 

@@ -26,8 +26,8 @@ from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import EgressError, StrategyError
 from commonground.manifest import Manifest, verify
-from commonground.randomness import normal
 from commonground.strategies import together
+from commonground.strategies.central_noise import CentralNoise
 from commonground.strategies.cohort import draw_cohort, under_cap
 from commonground.strategies.quiet import quick_collections, quiet_flower
 from commonground.strategies.records import ARRAYS, CONFIG, from_record, read_update, to_record, train_content
@@ -54,6 +54,7 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         average: keep the mean of the parameters over the last half of the rounds (Polyak and Juditsky,
             SIAM J. Control Optim. 1992); post-processing.
         participations: most rounds that one person takes part in (`trust=local`), or None.
+        mechanism: the central noise; None is fresh noise each round at the manifest's clip.
 
     Raises:
         StrategyError: noise and rule, or noise and clip, do not go together.
@@ -74,6 +75,7 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         individual: bool = False,
         average: bool = False,
         participations: int | None = None,
+        mechanism: CentralNoise | None = None,
     ) -> None:
         if not m > 0:
             raise StrategyError(f"the denominator m is {m}; it is the expected cohort and must be above 0")
@@ -86,12 +88,17 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
             raise StrategyError(
                 f"noise multiplier {noise_multiplier} needs a finite clip, not {manifest.clip}"
             )
+        self.mechanism = mechanism or CentralNoise(noise_multiplier, manifest.clip, seed)
+        if (manifest.bit is not None) != ("clip" in self.mechanism.asked) or (individual and manifest.bit):
+            raise StrategyError(
+                "an adapted clip needs a manifest with a bit, and a rule that works on the mean; the "
+                f"bit is {manifest.bit}, the mechanism is {type(self.mechanism).__name__}"
+            )
         self.inner, self.manifest, self.people = inner, manifest, people
         self.q, self.m, self.z, self.seed, self.rounds = q, m, noise_multiplier, seed, rounds
         self.eligible = np.arange(people) if eligible is None else np.array(eligible, np.int64)
         self.individual, self.average, self.participations = individual, average, participations
-        if hasattr(inner, "attach"):  # a server half that scales by q or must know how loud the noise is
-            inner.attach(q=q, noise=noise_multiplier * manifest.clip / m if noise_multiplier > 0 else 0.0)
+        self._tell()
         self.taken_part = np.zeros(people, np.int64)
         self.counts = {"messages": 0, "bytes": 0, "refused": 0, "errors": 0, "skipped": 0}
         self.cohort: list[int] = []  # people of the round under way, ascending
@@ -119,13 +126,15 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         if self._exact is None or not _same(self._cast(self._exact, server_round), current):
             specs = self.manifest.broadcast
             self._exact = {spec.name: current[spec.name].astype(np.float64) for spec in specs}
+        self._tell()
         with quiet_flower():  # lets the inner strategy note where it stands; it samples nobody
             self.inner.configure_train(server_round, to_record(self._exact), ConfigRecord(dict(config)), grid)
         drawn = draw_cohort(self.seed, server_round, self.eligible, self.q)
         drawn = under_cap(drawn, self.taken_part, self.participations)
         self.taken_part[drawn] += 1
         self.cohort = drawn.tolist()
-        shared: dict[str, int | str] = {"round": server_round, "manifest": self.manifest.digest}
+        shared: dict[str, int | str | float] = {"round": server_round, "manifest": self.manifest.digest}
+        shared |= self.mechanism.asked
         if serves_cohorts(grid):
             each = {**shared, "each": self.individual}
             return [together.ask(together.TRAIN, 1, arrays, self.cohort, each)] if self.cohort else []
@@ -189,6 +198,11 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
 
     # -- its parts ------------------------------------------------------------------------------------
 
+    def _tell(self) -> None:
+        """Tell a server half that scales by q, or must know how loud the noise is."""
+        if hasattr(self.inner, "attach"):
+            self.inner.attach(q=self.q, noise=self.mechanism.scale / self.m)
+
     def _checked(self, replies: Iterable[Message]) -> list[Arrays]:
         """Usable updates ascending by person; errors and refusals are counted, never aggregated."""
         by_person: dict[int, Arrays] = {}
@@ -201,7 +215,8 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
                 if person is None or person in by_person:
                     raise EgressError("a reply from somebody not drawn, or a second one from one person")
                 update = read_update(reply, self.manifest)
-                verify(self.manifest, update, bounded=not self.manifest.noise_on_device)
+                clip, bounded = self.mechanism.asked.get("clip"), not self.manifest.noise_on_device
+                verify(self.manifest, update, bounded=bounded, clip=clip)
             except EgressError:
                 self.counts["refused"] += 1
                 continue
@@ -216,14 +231,14 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         self.answered, reply = [], replies[0]
         if reply.has_error():
             self.counts["errors"] += 1
-            return [], None if self.individual else np.zeros(self.manifest.size, np.float64)
+            return [], None if self.individual else self._total([])
         found = together.received(reply, self.manifest, each=self.individual)
         if not set(found.answered) <= set(self.cohort):
             raise EgressError("a cohort's reply holds somebody who was not drawn")
         self.answered = found.answered
         self.counts["refused"] += found.refused
         self.counts["messages"] += len(found.answered)
-        sizes = (int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in self.manifest.tensors)
+        sizes = (int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in self.manifest.sent)
         self.counts["bytes"] += len(found.answered) * sum(sizes)
         if self.individual:
             people = range(len(found.answered))
@@ -231,18 +246,19 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         return [], np.concatenate([value.ravel() for value in found.arrays.values()])
 
     def _total(self, updates: Sequence[Arrays]) -> np.ndarray:
-        """(d,) float64, added up in the order of people: a sum of floats depends on its order."""
-        flat = np.zeros(self.manifest.size, np.float64)
+        """(d,) float64, added up in the order of people: a sum of floats depends on its order.
+
+        Where there is a bit, its sum is one number more at the end.
+        """
+        flat = np.zeros(self.manifest.size + (self.manifest.bit is not None), np.float64)
         for update in updates:
-            flat += np.concatenate([update[t.name].ravel() for t in self.manifest.tensors])
+            flat += np.concatenate([update[t.name].ravel() for t in self.manifest.sent])
         return flat
 
     def _noised_mean(self, round: int, total: np.ndarray) -> Arrays:
-        """y_t, float64, from the (d,) sum of the updates."""
-        flat = total.copy()
-        if self.z > 0:
-            draws = normal((self.manifest.size,), self.seed, "noise", round).numpy().astype(np.float64)
-            flat += self.z * self.manifest.clip * draws
+        """y_t, float64, from what `_total` gives; the bits move the clip of the next round."""
+        flat = self.mechanism.noised(round, total[: self.manifest.size])
+        self.mechanism.count(round, float(total[self.manifest.size :].sum()))
         parts = np.split(
             flat / self.m, np.cumsum([int(np.prod(t.shape)) for t in self.manifest.tensors])[:-1]
         )
@@ -289,6 +305,7 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
             "averaged": self._averaged,
             "taken_part": self.taken_part.copy(),
             "counts": dict(self.counts),
+            **({"mechanism": kept} if (kept := self.mechanism.state_dict()) else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,6 +318,8 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         )
         self._averaged, self.taken_part = int(state["averaged"]), np.array(state["taken_part"], np.int64)
         self.counts = {name: int(count) for name, count in state["counts"].items()}
+        if "mechanism" in state:
+            self.mechanism.load_state_dict(state["mechanism"])
 
     # -- the rest of Flower's interface -----------------------------------------------------------------
 

@@ -50,10 +50,10 @@ def read_update(message: Message, manifest: Manifest) -> dict[str, np.ndarray]:
         raise EgressError(f"reply has a {type(arrays).__name__} and a {type(metrics).__name__}")
     if dict(metrics) != {METRIC: METRIC_VALUE}:
         raise EgressError(f"reply has metrics {sorted(metrics)}; accepted: {METRIC}={METRIC_VALUE} alone")
-    names = [spec.name for spec in manifest.tensors]
+    names = [spec.name for spec in manifest.sent]
     if set(arrays) != set(names):
         raise EgressError(f"reply has tensors {sorted(arrays)}; the manifest allows exactly {names}")
-    for spec in manifest.tensors:
+    for spec in manifest.sent:
         allowed = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize + HEADER
         if len(arrays[spec.name].data) > allowed:
             raise EgressError(f"tensor {spec.name!r} has more than the {allowed} bytes of its shape")

@@ -72,11 +72,11 @@ def received(message: Message, manifest: Manifest, *, each: bool) -> CohortReply
     arrays, metrics = from_record(message.content[ARRAYS]), message.content[METRICS]
     people = list(metrics["answered"])
     lead = (len(people),) if each else ()
-    wanted = {spec.name: (*lead, *spec.shape) for spec in manifest.tensors}
+    wanted = {spec.name: (*lead, *spec.shape) for spec in manifest.sent}
     if {name: value.shape for name, value in arrays.items()} != wanted:
         raise EgressError(f"a cohort of {len(people)} sent other tensors than {wanted}")
     if not all(np.isfinite(value).all() for value in arrays.values()):
         raise EgressError("a cohort sent a value that is not finite")
     return CohortReply(
-        people, int(metrics["refused"]), {spec.name: arrays[spec.name] for spec in manifest.tensors}
+        people, int(metrics["refused"]), {spec.name: arrays[spec.name] for spec in manifest.sent}
     )

@@ -89,11 +89,16 @@ class StrategyConfig:
 
 @dataclass
 class SharedPrivacyConfig:
-    """Privacy of the shared adapter. `delta` null = people^-1.1; `clip` null = the model's default."""
+    """Privacy of the shared adapter. `delta` null = people^-1.1; `clip` null = the model's default.
+
+    `clip_mode`: fixed | adaptive (follows the median norm, from `clip_start` on and never above `clip`).
+    """
 
     epsilon: float = 8.0
     delta: float | None = None
     clip: float | None = None
+    clip_mode: str = "fixed"
+    clip_start: float | None = None
     participations: int | None = None
 
 

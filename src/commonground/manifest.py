@@ -19,6 +19,7 @@ import numpy as np
 from commonground.errors import EgressError
 
 METRIC, METRIC_VALUE = "num-examples", 1
+BIT = 0.5  # a bit is sent as plus or minus this: one person more or less moves the sum by no more
 TOLERANCE = 1e-6  # relative slack of the norm check, for float32 rounding
 _KEY = object()  # only `seal` holds it
 
@@ -42,6 +43,8 @@ class Manifest:
         noise_on_device: True when the device adds the noise (`trust=local`).
         versions: public things the tensors depend on, e.g. base weights or a basis, by digest.
         received: tensors that the server sends beside those of `tensors` and that never leave a device.
+        bit: where the clip is adapted, the one number that leaves beside `tensors`: +1/2 where the update was
+            within the clip that the server asked for, else -1/2. `clip` then bounds what it may ask for.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -49,6 +52,7 @@ class Manifest:
     noise_on_device: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     received: tuple[TensorSpec, ...] = ()
+    bit: TensorSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` takes them back."""
@@ -61,17 +65,19 @@ class Manifest:
             "versions": dict(self.versions),
             # Only where there are any: the digests of all other manifests stay what they were.
             **({"received": _specs(self.received)} if self.received else {}),
+            **({"bit": _specs([self.bit])[0]} if self.bit is not None else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
         """The manifest that `to_dict` wrote."""
-        tensors, received = (
-            tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in values.get(key, ()))
-            for key in ("tensors", "received")
+        bits = [values["bit"]] if "bit" in values else []
+        tensors, received, bit = (
+            tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in found)
+            for found in (values["tensors"], values.get("received", ()), bits)
         )
         clip, noise = float(values["clip"]), bool(values["noise_on_device"])
-        return cls(tensors, clip, noise, dict(values["versions"]), received)
+        return cls(tensors, clip, noise, dict(values["versions"]), received, bit[0] if bit else None)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -85,8 +91,35 @@ class Manifest:
         return self.tensors + self.received
 
     @property
+    def sent(self) -> tuple[TensorSpec, ...]:
+        """All that leaves a device: the tensors under the clip, then the bit where there is one."""
+        return self.tensors if self.bit is None else (*self.tensors, self.bit)
+
+    def accepted(self, asked: float | None) -> float:
+        """The clip of one round: the device's own, or one that the server asks for and that is no larger.
+
+        Args:
+            asked: what stands in the server's message; None where it asks for none.
+
+        Raises:
+            EgressError: this manifest has one clip for all rounds, or asks for a bit and got no clip, or a
+                clip that is not above 0 and at most its own.
+        """
+        if self.bit is None and asked is None:
+            return self.clip
+        if self.bit is None:
+            raise EgressError(
+                f"the server asks for clip {asked}; this manifest has clip {self.clip} for good"
+            )
+        if asked is None or not 0 < asked <= self.clip:
+            raise EgressError(
+                f"the server asks for clip {asked}; the manifest allows above 0 and at most {self.clip}"
+            )
+        return asked
+
+    @property
     def size(self) -> int:
-        """d: numbers in one message."""
+        """d: numbers in one message, those under the clip."""
         return sum(int(np.prod(t.shape)) for t in self.tensors)
 
 
@@ -160,6 +193,29 @@ def clip_updates(updates: Mapping[str, np.ndarray], clip: float) -> dict[str, np
     return clipped
 
 
+def clip_for(manifest: Manifest, update: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
+    """`clip_update`, and the bit where the manifest declares one: was the update within `clip` before?"""
+    found = clip_update(update, clip)
+    if manifest.bit is not None:
+        found[manifest.bit.name] = _bits(np.asarray(joint_norm(update)), clip)
+    return found
+
+
+def clip_for_many(
+    manifest: Manifest, updates: Mapping[str, np.ndarray], clip: float
+) -> dict[str, np.ndarray]:
+    """`clip_for` for many people at once: name -> (P, *shape)."""
+    found = clip_updates(updates, clip)
+    if manifest.bit is not None:
+        found[manifest.bit.name] = _bits(joint_norms(updates), clip)
+    return found
+
+
+def _bits(norms: np.ndarray, clip: float) -> np.ndarray:
+    """+1/2 or -1/2, float32. A broken update is sent as zeros, which are within any clip."""
+    return np.where((norms <= clip) | ~np.isfinite(norms), BIT, -BIT).astype(np.float32)
+
+
 def joint_norms(updates: Mapping[str, np.ndarray]) -> np.ndarray:
     """(P,) float64 L2 norm of each person's update over all tensors together; not finite where one is not."""
     squares: np.ndarray | float = 0.0
@@ -214,14 +270,26 @@ class SealedBatch:
         ]
 
 
-def verify(manifest: Manifest, tensors: Mapping[str, np.ndarray], *, bounded: bool = True) -> None:
-    """Check names, shapes, dtypes, finiteness and (if `bounded`) the joint norm; raises `EgressError`."""
-    allowed = [t.name for t in manifest.tensors]
+def verify(
+    manifest: Manifest, tensors: Mapping[str, np.ndarray], *, bounded: bool = True, clip: float | None = None
+) -> None:
+    """Check names, shapes, dtypes, finiteness, the bit and (if `bounded`) the joint norm.
+
+    Args:
+        manifest: what may leave.
+        tensors: a message.
+        bounded: False for a message that already holds the device's noise.
+        clip: the clip of this round, see `Manifest.accepted`; None where the manifest has one for all.
+
+    Raises:
+        EgressError: the first fault.
+    """
+    allowed = [t.name for t in manifest.sent]
     unknown = [name for name in tensors if name not in allowed]
     missing = [name for name in allowed if name not in tensors]
     if unknown or missing:
         raise EgressError(f"message has tensors {sorted(tensors)}; the manifest allows exactly {allowed}")
-    for spec in manifest.tensors:
+    for spec in manifest.sent:
         value = tensors[spec.name]
         if tuple(value.shape) != spec.shape:
             raise EgressError(
@@ -231,9 +299,13 @@ def verify(manifest: Manifest, tensors: Mapping[str, np.ndarray], *, bounded: bo
             raise EgressError(f"tensor {spec.name!r} has dtype {value.dtype}; the manifest says {spec.dtype}")
         if not np.isfinite(value).all():
             raise EgressError(f"tensor {spec.name!r} holds a non-finite value; only finite ones may leave")
-    norm = joint_norm(tensors)
-    if bounded and norm > manifest.clip * (1 + TOLERANCE):
-        raise EgressError(f"message has L2 norm {norm:.6g}; the manifest allows {manifest.clip:.6g}")
+    if manifest.bit is not None and abs(float(tensors[manifest.bit.name])) != BIT:
+        found = float(tensors[manifest.bit.name])
+        raise EgressError(f"bit {manifest.bit.name!r} is {found:.6g}; accepted: {BIT} and {-BIT}")
+    most = manifest.accepted(clip)
+    norm = joint_norm({spec.name: tensors[spec.name] for spec in manifest.tensors})
+    if bounded and norm > most * (1 + TOLERANCE):
+        raise EgressError(f"message has L2 norm {norm:.6g}; the manifest allows {most:.6g}")
 
 
 def seal(
@@ -244,6 +316,7 @@ def seal(
     noise: Mapping[str, np.ndarray] | None = None,
     metrics: Mapping[str, Any] | None = None,
     error: str = "",
+    clip: float | None = None,
 ) -> Sealed:
     """Build the only message that can leave; fails closed with `EgressError`.
 
@@ -255,6 +328,7 @@ def seal(
             that the device adds it.
         metrics: must be None or the constant metric; anything else is refused.
         error: must be empty: an error text is a channel for content.
+        clip: the clip of this round, as the server asked for it; see `Manifest.accepted`.
     """
     if error:
         raise EgressError(f"an error text of {len(error)} characters may not leave; only an empty one may")
@@ -264,12 +338,12 @@ def seal(
         raise EgressError(
             f"noise on the device is {noise is not None}; the manifest says {manifest.noise_on_device}"
         )
-    verify(manifest, tensors)
+    verify(manifest, tensors, clip=clip)
     # Adding zero makes -0 to 0: the sign of a product with a masked comparison would tell that one's sign.
     # np.require keeps shape () where np.ascontiguousarray would make it (1,).
     ordered = {
         spec.name: np.require(tensors[spec.name] + np.zeros(spec.shape, spec.dtype), requirements="C")
-        for spec in manifest.tensors
+        for spec in manifest.sent
     }
     if noise is not None:
         noised = {name: value + noise[name] for name, value in ordered.items()}
@@ -289,6 +363,7 @@ def seal_many(
     *,
     round: int,
     noise: Mapping[str, np.ndarray] | None = None,
+    clip: float | None = None,
 ) -> SealedBatch:
     """`seal` for many people in one pass: the same checks, the same bytes, the same digests.
 
@@ -299,6 +374,7 @@ def seal_many(
         tensors: name -> (P, *shape), clipped updates before noise.
         round: the round they answer.
         noise: name -> (P, *shape), the devices' own noise; as in `seal`.
+        clip: the clip of this round, as in `seal`.
 
     Raises:
         EgressError: names, shapes or dtypes are not the manifest's, or noise is given or lacks against it.
@@ -314,11 +390,15 @@ def seal_many(
         name: value[0] if len(value) else np.zeros(value.shape[1:], value.dtype)
         for name, value in tensors.items()
     }
-    verify(manifest, {name: np.zeros_like(value) for name, value in one.items()})
-    norms = joint_norms(tensors)
-    kept = np.isfinite(norms) & (norms <= manifest.clip * (1 + TOLERANCE))
+    bit = "" if manifest.bit is None else manifest.bit.name
+    blank = {name: np.full_like(value, BIT if name == bit else 0) for name, value in one.items()}
+    verify(manifest, blank, clip=clip)
+    norms = joint_norms({spec.name: tensors[spec.name] for spec in manifest.tensors})
+    kept = np.isfinite(norms) & (norms <= manifest.accepted(clip) * (1 + TOLERANCE))
+    if manifest.bit is not None:
+        kept &= np.abs(tensors[bit]) == BIT
     ordered = {
-        spec.name: tensors[spec.name][kept] + np.zeros(spec.shape, spec.dtype) for spec in manifest.tensors
+        spec.name: tensors[spec.name][kept] + np.zeros(spec.shape, spec.dtype) for spec in manifest.sent
     }
     if noise is not None:
         ordered = {n: (v + noise[n][kept]).astype(v.dtype) for n, v in ordered.items()}

@@ -11,6 +11,7 @@ from typing import Any
 from commonground.comparisons import TAGS
 from commonground.config import Config
 from commonground.losses import LOSSES
+from commonground.privacy.adaptive_clip import LEAST_COHORT
 
 Fault = tuple[str, str]
 Rule = Callable[[Config], Iterator[Fault]]
@@ -19,6 +20,7 @@ SCHEDULES = ("decoupled", "alternating", "joint")
 RUNTIMES = ("inprocess", "ray", "fleet")
 KINDS = ("reward", "policy")
 SOURCES = ("starter", "ratings", "pairs", "hub")
+CLIP_MODES = ("fixed", "adaptive")
 SPLITS = ("warm", "cold", "unseen_people")
 
 
@@ -45,6 +47,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "privacy.trust": ("central", "local"),
         "privacy.accountant": ("rdp", "prv"),
         "privacy.private.mechanism": ("dp_sgd", "label"),
+        "privacy.shared.clip_mode": CLIP_MODES,
     }
     for key, known in accepted.items():
         if value_of(config, key) not in known:
@@ -90,7 +93,8 @@ def numbers(config: Config) -> Iterator[Fault]:
             yield key, f"found {value}; accepted: at least {low:g}"
     positive = (
         "shared.rate", "loss.beta", "privacy.shared.epsilon", "privacy.shared.clip",
-        "privacy.private.epsilon", "privacy.private.clip", "privacy.private.rate",
+        "privacy.shared.clip_start", "privacy.private.epsilon", "privacy.private.clip",
+        "privacy.private.rate",
     )  # fmt: skip
     for key in positive:
         value = value_of(config, key)
@@ -162,4 +166,23 @@ def together(config: Config) -> Iterator[Fault]:
         )
 
 
-RULES: tuple[Rule, ...] = (choices, numbers, together)
+def adapted_clip(config: Config) -> Iterator[Fault]:
+    """What an adapted clip needs: noise by the server on whole people's messages, and enough of them."""
+    if config.privacy.shared.clip_mode != "adaptive":
+        return
+    for key, needed in (("privacy.unit", "person"), ("privacy.trust", "central")):
+        if (found := value_of(config, key)) != needed:
+            yield key, f"found {found!r} with privacy.shared.clip_mode=adaptive; accepted: {needed}"
+    cohort = max(2, config.people // 5) if config.cohort is None else config.cohort
+    if cohort < LEAST_COHORT:
+        yield (
+            "privacy.shared.clip_mode",
+            f"found 'adaptive' with a cohort of {cohort}; accepted: with at least {LEAST_COHORT} people "
+            "expected a round, or fixed",
+        )
+    start, most = config.privacy.shared.clip_start, config.privacy.shared.clip
+    if start is not None and most is not None and start > most:
+        yield "privacy.shared.clip_start", f"found {start:g}; accepted: at most privacy.shared.clip, {most:g}"
+
+
+RULES: tuple[Rule, ...] = (choices, numbers, together, adapted_clip)

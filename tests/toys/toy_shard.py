@@ -28,9 +28,11 @@ def name_fate(folder: Path, *fates: str) -> None:
 class MortalShard(Shard):
     """See the module's text."""
 
-    def train(self, round: int, shared: Arrays, people: Sequence[int], each: bool) -> Answer:
+    def train(
+        self, round: int, shared: Arrays, people: Sequence[int], each: bool, clip: float | None = None
+    ) -> Answer:
         self._end_if("train", round, "before")
-        answer = super().train(round, shared, people, each)
+        answer = super().train(round, shared, people, each, clip)
         self._end_if("train", round, "after")
         return answer
 

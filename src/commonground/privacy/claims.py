@@ -21,6 +21,7 @@ from commonground.privacy.accounting import (
     noise_for,
     noise_for_gaussian,
 )
+from commonground.privacy.adaptive_clip import AdaptiveClip, adaptive_clip
 from commonground.privacy.private_claims import (
     PrivateClaim,
     after,
@@ -64,6 +65,7 @@ class SharedClaim:
         people: N.
         cohort: qN people expected a round.
         meaningful: whether delta says anything for so few people.
+        adaptive: the clip that follows the median norm, or None where it is fixed.
     """
 
     unit: str
@@ -82,6 +84,7 @@ class SharedClaim:
     people: int
     cohort: int
     meaningful: bool
+    adaptive: AdaptiveClip | None = None
 
     def charge(self, rounds: int = 1) -> Charge:
         """What `rounds` rounds (local trust at person level: messages) cost everybody who is charged."""
@@ -103,6 +106,9 @@ class SharedClaim:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values; epsilon is None where delta is meaningless, with a nominal one beside it."""
         values = claim_values(self, self.rounds)
+        del values["adaptive"]
+        if self.adaptive is not None:
+            values["adaptive"] = self.adaptive.to_dict()
         if not self.meaningful and math.isfinite(self.epsilon):
             nominal = values["epsilon"]
             values |= {"epsilon": None, "epsilon_rdp": None, "epsilon_prv": None}
@@ -123,6 +129,8 @@ def shared_claim(
     participations: int | None = None,
     pair_sampling: float | None = None,
     clip: float | None = None,
+    adaptive: bool = False,
+    start: float | None = None,
 ) -> SharedClaim:
     """Solve the noise of the shared adapter and say what it promises.
 
@@ -139,7 +147,9 @@ def shared_claim(
         participations: cap on one person's messages with local trust; None means
             ceil(qT) + 3 ceil(sqrt(qT)).
         pair_sampling: q of a comparison in a round; needed by unit comparison.
-        clip: C, only quoted.
+        clip: C, only quoted; where it is adapted, the largest that a device accepts.
+        adaptive: the clip follows the median norm; needs unit person, trust central and 50 people a round.
+        start: its first value; None is 0.1, or `clip` where that is less.
 
     Raises:
         ConfigError: every fault at once.
@@ -163,6 +173,12 @@ def shared_claim(
         )
     if unit == "comparison" and (pair_sampling is None or not 0 < pair_sampling <= 1):
         faults.append(f"pair_sampling is {pair_sampling!r}; unit comparison needs a rate above 0, at most 1")
+    if adaptive and (unit, trust) != ("person", "central"):
+        faults.append(
+            f"privacy.shared.clip_mode is adaptive with unit {unit}, trust {trust}; accepted: person, central"
+        )
+    if adaptive and clip is None:
+        faults.append("privacy.shared.clip is None; an adapted clip needs a largest one")
     if faults:
         raise ConfigError(faults)
     delta = default_delta(people) if delta is None else float(delta)
@@ -198,5 +214,6 @@ def shared_claim(
         people=people,
         cohort=cohort,
         meaningful=delta_is_meaningful(people, delta),
+        adaptive=adaptive_clip(cohort, noise, float(clip or 0), start) if adaptive else None,
     )
     return replace(claim, epsilon=epsilon_composed([claim.charge(claim.most)], delta, accountant))

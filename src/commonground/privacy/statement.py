@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from commonground.errors import PrivacyError
 from commonground.privacy.accounting import FEW_PEOPLE, LARGEST_DELTA
+from commonground.privacy.adaptive_clip import RATE, TARGET, AdaptiveClip
 from commonground.privacy.claims import PrivateClaim, SharedClaim
 
 ACCOUNTANT_WORDS = {
@@ -100,11 +101,15 @@ def _shared(claim: SharedClaim, people: int) -> str:
 
 
 def _noise(claim: SharedClaim) -> list[str]:
+    adapted = [] if claim.adaptive is None else [_adapted(claim.adaptive)]
     if claim.noise_multiplier == 0:
-        return []
+        return adapted
     clip = "C" if claim.clip is None else f"C = {_number(claim.clip)}"
+    loud = "noise of z*C with"
+    if claim.adaptive is not None:
+        clip, loud = "the C_t of its round", "and to a count of bits noise that together has"
     what = "whole update" if claim.unit == "person" else "gradient of each comparison"
-    scale = f"noise of z*C with z = {_number(claim.noise_multiplier)}; the {what} is clipped to {clip} in L2"
+    scale = f"{loud} z = {_number(claim.noise_multiplier)}; the {what} is clipped to {clip} in L2"
     if claim.participations is not None:
         return [
             f"Mechanism: each device adds {scale}, so replacing a person moves a message by at most 2C. "
@@ -127,7 +132,26 @@ def _noise(claim: SharedClaim) -> list[str]:
             f"{claim.people} people expected) is not counted as protection. A person with many comparisons "
             "is protected less than this epsilon says."
         )
-    return [f"Mechanism: {who} {scale}. {coins}"]
+    return [f"Mechanism: {who} {scale}. {coins}", *adapted]
+
+
+def _adapted(clip: AdaptiveClip) -> str:
+    """The paragraph about a clip that follows the median norm."""
+    text = (
+        f"The clip is adapted: it begins at C_1 = {_number(clip.start)}, no device accepts one above "
+        f"{_number(clip.most)}, and each message carries one bit, whether the person's update was within C_t "
+        "before the clip, as +1/2 or -1/2. C_t becomes C_t exp(-eta (b - gamma)) with eta = "
+        f"{_number(RATE)} and gamma = {_number(TARGET)}, where b is the count of bits divided by the "
+        f"{_number(clip.cohort)} people expected, plus 1/2. "
+    )
+    if clip.noise_multiplier > 0:
+        text += (
+            f"The sum of updates gets noise of deviation z_Delta C_t with z_Delta = "
+            f"{_number(clip.update_multiplier)}, the count of bits noise of deviation s_b = "
+            f"{_number(clip.bit_noise)}, of which one person moves it by 1/2: z_Delta^-2 + (2 s_b)^-2 = z^-2 "
+            f"with z = {_number(clip.noise_multiplier)}, so both together are one release of multiplier z. "
+        )
+    return text + "C_t is made public in every round; it is computed from the released counts alone."
 
 
 def _sight(claim: SharedClaim) -> str:
