@@ -15,7 +15,7 @@ from commonground.privacy.claims import SharedClaim
 from commonground.randomness import normal
 from commonground.simulations.store import PrivateStore, Store
 from commonground.simulations.world import Arm, World, current_run, world_of
-from commonground.training.client_half import Answer, Visit, answer, split
+from commonground.training.client_half import Answer, ClientHalf, Visit, answer, split
 from commonground.training.model import PreferenceModel, Tensors
 from commonground.training.update import People, PrivateState, first_private, private_phase, take
 
@@ -63,7 +63,7 @@ class SimulatedDevice:
         state = private_phase(
             self._world.models[self._arm],
             self._people,
-            take(adapter(self._world.models[self._arm], shared), 1),
+            frozen_shared(self._world, self._store, self._arm, [self._person], shared, round),
             self._before(round),
             plan,
             seed=self._plan.seed,
@@ -112,11 +112,7 @@ def respond(
     """
     spec = model.shared_spec()
     own, received = split(tensors(shared), spec)
-    memory: Tensors = {}
-    if world.half is not None and (kept := world.half.kept(spec)):
-        count = len(people.index)
-        _, arrays = store.read_many(memory_stream(arm), people.index, round)
-        memory = {n: torch.zeros(count, *shape) for n, shape in kept.items()} | tensors(arrays)
+    memory = recall(world, store, arm, people.index, round)
     groups = world.group_of(people.index)
     visit = Visit(model, people, own, received, memory, groups, clip, state, world.plans[arm], round)
     return answer(world.half, visit)
@@ -129,6 +125,41 @@ def remember(store: PrivateStore, arm: Arm, people: Sequence[int], round: int, f
     if found.memory is not None:
         arrays = {name: value.numpy() for name, value in found.memory.items()}
         store.write_many(memory_stream(arm), people, round, arrays)
+
+
+def recall(world: World, store: PrivateStore, arm: Arm, people: Sequence[int], before: int) -> Tensors:
+    """What people's devices kept for the strategy from rounds below `before`, name -> (P, *shape)."""
+    kept = {} if world.half is None else world.half.kept(world.models[arm].shared_spec())
+    if not kept:
+        return {}
+    _, arrays = store.read_many(memory_stream(arm), people, before)
+    return {n: torch.zeros(len(people), *shape) for n, shape in kept.items()} | tensors(arrays)
+
+
+def as_used(
+    world: World, store: PrivateStore, arm: Arm, people: Sequence[int], shared: Tensors, round: int
+) -> Tensors | None:
+    """The shared adapter as people's devices use it after a round, name -> (P, *shape).
+
+    None where everybody uses it as it is in `shared`, which has no person axis.
+    """
+    if world.half is None or type(world.half).own is ClientHalf.own:
+        return None
+    return world.half.own(shared, recall(world, store, arm, people, round + 1))
+
+
+def frozen_shared(
+    world: World,
+    store: PrivateStore,
+    arm: Arm,
+    people: Sequence[int],
+    shared: dict[str, np.ndarray],
+    round: int,
+) -> Tensors:
+    """What people's private phase of a round stands on, with leading axis P or 1."""
+    own = adapter(world.models[arm], shared)
+    used = as_used(world, store, arm, people, own, round)
+    return take(own, 1) if used is None else used
 
 
 def memory_stream(arm: Arm) -> str:

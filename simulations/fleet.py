@@ -16,12 +16,11 @@ import numpy as np
 from commonground.comparisons import Tag
 from commonground.manifest import Receipt, SealedBatch, clip_for_many, seal_many
 from commonground.randomness import Streams, normals
-from commonground.simulations.devices import STREAM, adapter, epsilon_words, remember, respond
+from commonground.simulations.devices import STREAM, epsilon_words, frozen_shared, remember, respond
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import Arm, World
 from commonground.strategies.together import CohortReply
 from commonground.training.private_phase import PrivateState, first_private, private_phase
-from commonground.training.update import take
 
 Arrays = dict[str, np.ndarray]
 log = logging.getLogger("commonground.simulations")
@@ -108,13 +107,12 @@ class Fleet:
     def train_private(self, round: int, shared: Arrays, people: Sequence[int], *, final: bool) -> None:
         """See `Trainer`."""
         plan = self._plan.private
-        frozen = take(adapter(self._model, shared), 1)
         for chunk in self._chunks(people):
             model, crowd = self._world.crowd.visit(self._model, chunk, plan.tags)
             state = private_phase(
                 model,
                 crowd,
-                frozen,
+                frozen_shared(self._world, self._store, self._arm, chunk, shared, round),
                 self._before(round, chunk),
                 plan,
                 seed=self._plan.seed,

@@ -20,15 +20,24 @@ class Policy:
         model: the model that the adapters belong to.
         shared: no person axis, or None for disabled.
         private: leading axis = the evaluated people in order, or None for disabled.
+        used: leading axis as there, the shared adapter as each person's device uses it; None where that is
+            `shared`.
     """
 
     model: PreferenceModel
     shared: Tensors | None = None
     private: Tensors | None = None
+    used: Tensors | None = None
+
+    @property
+    def by_person(self) -> bool:
+        """Whether two people have different policies."""
+        return self.private is not None or self.used is not None
 
     def of(self, chosen: slice) -> tuple[Tensors | None, Tensors | None]:
         """Adapters of some of the evaluated people, with a leading axis each."""
         shared = None if self.shared is None else {k: v.unsqueeze(0) for k, v in self.shared.items()}
+        shared = shared if self.used is None else {k: v[chosen] for k, v in self.used.items()}
         private = None if self.private is None else {k: v[chosen] for k, v in self.private.items()}
         return shared, private
 

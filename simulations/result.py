@@ -174,7 +174,7 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
         world.private_claim,
         people=len(world.eligible),
         released=[
-            f"the shared adapter of every round ({', '.join(spec)})",
+            f"the shared adapter of every round ({', '.join(name for name in spec if name in sent)})",
             *(
                 [f"what the strategy needs beside it, in the same clip and noise ({', '.join(extras)})"]
                 if extras

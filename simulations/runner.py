@@ -21,7 +21,7 @@ from commonground.server.checkpoint import write_atomically
 from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
-from commonground.simulations.devices import STREAM, adapter, close_stores
+from commonground.simulations.devices import STREAM, adapter, as_used, close_stores
 from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
@@ -157,6 +157,17 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
         if world.models["shared"].kind == "reward":
             settle(world, store, _released(world.models["shared"], outcomes["shared"]), progress.stage)
         personal = personal_adapters(world, store, config.rounds + 1)
+        used: dict[Arm, Any] = {
+            arm: as_used(
+                world,
+                store,
+                arm,
+                world.evaluated.tolist(),
+                _released(world.models[arm], outcomes[arm]),
+                config.rounds,
+            )
+            for arm in arms
+        }
         local = local_adapters(world, store, progress.stage)
         sft = (
             local_adapters(world, store, progress.stage, loss="sft")
@@ -171,11 +182,11 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
     averaged = _released(pooled, outcomes.get("pooled", outcomes["shared"]))
     policies = {
         "base": Policy(shared),
-        "pooled": Policy(pooled, averaged),
+        "pooled": Policy(pooled, averaged, used=used.get("pooled", used["shared"])),
         "pooled_central": Policy(pooled, pooled_central(world, folder.state, progress.stage)),
         "local": Policy(shared, None, local),
-        "shared": Policy(shared, learned),
-        "personal": Policy(shared, learned, personal),
+        "shared": Policy(shared, learned, used=used["shared"]),
+        "personal": Policy(shared, learned, personal, used["shared"]),
     }
     if sft is not None:
         policies["sft"] = Policy(shared, None, sft)
@@ -305,7 +316,8 @@ class _Curve:
         if event.clip is not None:
             line["clip"] = event.clip
         if len(self.rows):
-            line |= self._accuracies(arm, event.averaged if event.averaged is not None else event.arrays)
+            arrays = event.averaged if event.averaged is not None else event.arrays
+            line |= self._accuracies(arm, arrays, event.round)
         self.events.add(line)
         self.progress.round(line, self.world.config.rounds)
 
@@ -321,9 +333,11 @@ class _Curve:
                 f"round {round}: the private phase of {missing} of {len(people)} devices failed"
             )
 
-    def _accuracies(self, arm: Arm, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+    def _accuracies(self, arm: Arm, arrays: dict[str, np.ndarray], round: int) -> dict[str, float]:
         model = self.world.models[arm]
-        found = margins(self.world, Policy(model, adapter(model, arrays)), self.rows)
+        shared = adapter(model, arrays)
+        used = as_used(self.world, self.store, arm, self.world.evaluated.tolist(), shared, round)
+        found = margins(self.world, Policy(model, shared, used=used), self.rows)
         right = np.where(found == 0, 0.5, found > 0)
         is_safety = np.array([self.world.table[row].tag == "safety" for row in self.rows])
         return {

@@ -30,8 +30,17 @@ def strategy_fits(config: Config) -> Iterator[Fault]:
     """The strategy exists, takes its options, and may be used with this privacy."""
     found = list(strategy_exists(config))
     yield from found
-    if not found and (refusal := composition_refusal(config)) is not None:
+    if found:
+        return
+    if (refusal := composition_refusal(config)) is not None:
         yield refusal
+    asked, needed = config.model.shared_factors, _implied(config).get("model.shared_factors", "one")
+    if asked == "merged" != needed:  # devices send nothing of that matrix: who does not fill it has no use
+        yield (
+            "model.shared_factors",
+            f"found 'merged' with strategy.name={config.strategy.name}; accepted: one, both (fedex and flora "
+            "set it themselves)",
+        )
 
 
 def strategy_exists(config: Config) -> Iterator[Fault]:
@@ -57,9 +66,10 @@ def composition_refusal(config: Config) -> Fault | None:
     name = config.strategy.name
     if name == PLAIN:
         return None
-    from commonground.strategies.registry import check_composition, is_linear
+    from commonground.strategies.registry import check_composition, check_factors, is_linear
 
     try:
+        check_factors(name, config.model.kind, config.model.form)
         check_composition(
             name,
             config.privacy.trust,

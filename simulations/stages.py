@@ -14,7 +14,7 @@ from commonground.losses import get_loss
 from commonground.randomness import generator
 from commonground.recipe import loss_settings
 from commonground.server.checkpoint import load_state, save_state
-from commonground.simulations.devices import STREAM, tensors
+from commonground.simulations.devices import STREAM, as_used, tensors
 from commonground.simulations.fleet import states_before
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import World
@@ -66,10 +66,11 @@ def settle(world: World, store: PrivateStore, shared: Tensors, tick: Tick) -> No
         people = world.evaluated[first : first + CHUNK[model.kind]].tolist()
         if _unfinished(store, STREAM, people, last):
             crowd = People(tuple(people), tuple(world.train_rows[p] for p in people))
+            used = as_used(world, store, "shared", people, shared, last)
             state = private_phase(
                 model,
                 crowd,
-                take(shared, len(people)),
+                take(shared, len(people)) if used is None else used,
                 states_before(store, world, STREAM, people, last),
                 plan,
                 seed=world.config.seed,

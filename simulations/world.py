@@ -260,8 +260,7 @@ def _manifest(
         clip = min(clip, bound) if private else bound
     elif not private:
         clip = UNBOUNDED
-    sent = spec | ({} if half is None else half.sent(spec, max(1, groups)))
-    received = {} if half is None else half.received(spec, max(1, groups))
+    sent, received = (spec, {}) if half is None else half.travels(spec, max(1, groups))
     return Manifest(
         tuple(TensorSpec(name, shape) for name, shape in sent.items()),
         clip=clip,
@@ -365,6 +364,7 @@ def _models(
         layers=config.model.layers,
         rank=config.model.rank,
         adapter=config.model.adapter,
+        factors=config.model.shared_factors,
         styles=styles,
         max_answer_tokens=config.model.answer_tokens,
         seed=config.seed,

@@ -58,7 +58,7 @@ def write_samples(
     entries = []
     for place, person in enumerate(people):
         likes = liked_style(world, person)
-        answers = {name: texts[name, place if policies[name].private else None] for name in policies}
+        answers = {name: texts[name, place if policies[name].by_person else None] for name in policies}
         features = {name: _features(model, likes, prompts, written) for name, written in answers.items()}
         entries.append(
             {
@@ -80,12 +80,14 @@ def _texts(
     keys: list[tuple[str, int | None]] = []
     requests: list[Request] = []
     for name, policy in policies.items():
-        for place in range(people) if policy.private is not None else [None]:
-            own = None
+        for place in range(people) if policy.by_person else [None]:
+            own, shared = None, policy.shared
+            if policy.used is not None:
+                shared = {key: value[place] for key, value in policy.used.items()}
             if policy.private is not None:
                 own = {key: value[place] for key, value in policy.private.items()}
             keys.append((name, place))
-            requests += [Request(prompt, policy.shared, own) for prompt in prompts]
+            requests += [Request(prompt, shared, own) for prompt in prompts]
     written = model.generate_each(requests, tokens=tokens)
     return {key: written[k * len(prompts) : (k + 1) * len(prompts)] for k, key in enumerate(keys)}
 

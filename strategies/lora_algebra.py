@@ -114,4 +114,4 @@ def strengths(pairs: Sequence[Pair]) -> np.ndarray:
 def _shares(count: int, weights: np.ndarray | None) -> np.ndarray:
     if weights is None:
         return np.full(count, 1 / count)
-    return np.asarray(weights, np.float64) / np.sum(weights)
+    return np.asarray(weights / np.sum(weights), np.float64)

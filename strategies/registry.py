@@ -10,7 +10,8 @@ algorithm in one file. `commonground.strategies.person_dp` wraps all of them. Tw
   order of 2C instead of C/m, so central noise of size z*C/m does not cover them.
 
 A strategy class may have: `individual = True` (it must see replies one by one), `client_half()` (its
-device's half), `settings()` (keys of the configuration that its name stands for). A class of somebody
+device's half), `settings()` (keys of the configuration that its name stands for), `factors` (it trains both
+low-rank factors of the shared adapter, and looks at each of them or at their product). A class of somebody
 else's, named as module:Class, may have the same.
 """
 
@@ -27,14 +28,21 @@ from flwr.serverapp.strategy import Strategy
 from commonground.errors import InputError, StrategyError
 from commonground.strategies.alpha_fair import AlphaFair, egalitarian, nash, utilitarian
 from commonground.strategies.centred_clipping import CentredClipping
+from commonground.strategies.fedex import FedEx
+from commonground.strategies.fedit import FedIT
 from commonground.strategies.fednova import FedNova
 from commonground.strategies.fedprox import FedProx
+from commonground.strategies.fedsa import FedSA
+from commonground.strategies.flexlora import FlexLoRA
+from commonground.strategies.flora import FLoRA
 from commonground.strategies.fltrust import FLTrust
+from commonground.strategies.hetlora import HetLoRA
 from commonground.strategies.maxmin import MaxMin
 from commonground.strategies.personal import Ditto, FedAlt, FedRep, FedSim
 from commonground.strategies.qfedavg import QFedAvg
 from commonground.strategies.quiet import quiet_flower
 from commonground.strategies.rfa import Rfa
+from commonground.strategies.rolora import RoLoRA
 from commonground.strategies.scaffold import Scaffold
 from commonground.strategies.server_half import OWN_SAMPLING
 from commonground.training.client_half import ClientHalf
@@ -50,45 +58,48 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "fedalt": FedAlt,
     "fedavg": flower.FedAvg,
     "fedavgm": flower.FedAvgM,
+    "fedex": FedEx,
+    "fedit": FedIT,
     "fedmedian": flower.FedMedian,
     "fednova": FedNova,
     "fedprox": FedProx,
     "fedrep": FedRep,
+    "fedsa": FedSA,
     "fedsim": FedSim,
     "fedtrimmedavg": flower.FedTrimmedAvg,
     "fedyogi": flower.FedYogi,
+    "flexlora": FlexLoRA,
+    "flora": FLoRA,
     "fltrust": FLTrust,
+    "hetlora": HetLoRA,
     "krum": flower.Krum,
     "maxmin": MaxMin,
     "multikrum": flower.MultiKrum,
     "nash": nash,
     "qfedavg": QFedAvg,
     "rfa": Rfa,
+    "rolora": RoLoRA,
     "scaffold": Scaffold,
     "utilitarian": utilitarian,
 }
-INDIVIDUAL = frozenset({"bulyan", "fedmedian", "fedtrimmedavg", "fltrust", "krum", "multikrum", "rfa"})
+INDIVIDUAL = frozenset(
+    {"bulyan", "fedmedian", "fedtrimmedavg", "fltrust", "krum", "multikrum", "rfa"}
+    | {"fedex", "flexlora", "flora", "hetlora"}
+)
 LINEAR = frozenset(STRATEGIES) - INDIVIDUAL
 # Why a rule that sees replies one by one cannot meet central noise, and what does the same job there.
 WHY = {
     "rfa": "takes several passes over people's updates one by one, each of which would be a release",
     "fltrust": "scores people's updates one by one",
-}
-INSTEAD = "centred_clipping (robust, and a sum of bounded vectors)"
-_FACTORS = (
-    "it aggregates both low-rank factors of every person; the shared adapter here is one factor over a "
-    "public one (FFA-LoRA), whose mean is exact: use fedavg"
+} | dict.fromkeys(
+    ("fedex", "flexlora", "flora", "hetlora"), "needs the product B A of every person, one by one"
 )
+FACTORS_INSTEAD = "rolora (exact, and linear), fedsa, or fedit (linear, and inexact)"
+INSTEAD = "centred_clipping (robust, and a sum of bounded vectors)"
 LEFT_OUT = {
-    "flexlora": _FACTORS,
-    "flora": _FACTORS,
-    "fedex": _FACTORS,
-    "hetlora": _FACTORS,
-    "rolora": _FACTORS,
-    "fedsa": _FACTORS,
     "afl": "it is called maxmin here; use maxmin",
     "fedper": "without layers it is fedsim; use fedsim",
-    "fedit": "the mean of all factors; use fedavg",
+    "ffa": "it is fedavg here, over one factor (model.shared_factors=one); use fedavg",
 }
 # Flower's own default of 0 makes fedavgm the same as fedavg; 0.9 is the paper's (arXiv 1909.06335).
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -210,7 +221,7 @@ def check_composition(
         raise StrategyError(
             f"strategy.name={name} {why}, which noise added to their mean "
             "(privacy.trust=central) does not cover: its sensitivity is about 2C, not C/m",
-            hint=f"use {INSTEAD}, or another of {', '.join(sorted(LINEAR - {'centred_clipping'}))}; "
+            hint=f"use {_instead(name)}; "
             "or privacy.trust=local, where each device adds its own noise; or "
             "privacy.shared.epsilon=inf, without a privacy claim",
         )
@@ -228,6 +239,45 @@ def check_composition(
             "once: a claim for one of them (privacy.unit=comparison) would be false",
             hint="use privacy.unit=person, or fedavg, fedavgm, fedadagrad, fedadam or fedyogi",
         )
+
+
+def check_factors(name: str, kind: str, form: str) -> None:
+    """Refuse a strategy of both low-rank factors where the shared adapter has no two.
+
+    Args:
+        name: strategy name.
+        kind: `model.kind`.
+        form: `model.form`.
+
+    Raises:
+        StrategyError: with the reason and what to use instead.
+    """
+    factors = _factors(name)
+    if not factors or kind != "reward":
+        return
+    if factors == "product":
+        raise StrategyError(
+            f"strategy.name={name} aggregates products B A, changes of a linear map, and model.kind=reward "
+            "has none: u . tanh(A x) is not linear in A",
+            hint="use model.kind=policy; or rolora, fedsa or fedit with model.form=tanh",
+        )
+    if form != "tanh":
+        raise StrategyError(
+            f"strategy.name={name} trains two factors; with model.form={form} there is one",
+            hint="use model.form=tanh, or model.kind=policy",
+        )
+
+
+def _instead(name: str) -> str:
+    """What does the same job on a mean."""
+    if _factors(name):
+        return FACTORS_INSTEAD
+    return f"{INSTEAD}, or another of {', '.join(sorted(LINEAR - {'centred_clipping'}))}"
+
+
+def _factors(name: str) -> str:
+    """What a rule of both low-rank factors looks at: each | product; "" for all other rules."""
+    return str(getattr(_factory(name), "factors", ""))
 
 
 def _factory(name: str) -> Callable[..., Strategy]:

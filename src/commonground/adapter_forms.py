@@ -6,6 +6,7 @@ and B back into its own (`pull`), exactly.
 
     FixedA   B trains, A is public: FFA-LoRA (arXiv 2403.12313). With orthonormal rows ||dW||_F = s ||dB||_F.
     Lora     A and B train; A starts at public rows, B at zero (arXiv 2106.09685).
+    Merged   as Lora, with a matrix beside them that acts and that only the server changes.
     Core     A and B are public, an r x r core trains between them: LoRA-XS (arXiv 2405.17604).
     Styles   K public adapters, of which a person has K coefficients: A = the A_k stacked, and
              B = [c_1 B_1 | ... | c_K B_K].
@@ -98,6 +99,55 @@ class Lora:
     def pull(self, gradients: Tensors) -> dict[str, Tensor]:
         """As they are."""
         return dict(gradients)
+
+
+class Merged(Lora):
+    """A and B train; `merged` (outputs, inputs) acts beside them, W' = W + s (B A + merged).
+
+    It is what a server could not put into factors of this rank. The base stays what it is, and with the
+    adapter disabled there is the base. PEFT has no such layer: `merged` is written into rows and columns
+    of A and B beside the trained ones, next to a unit matrix.
+    """
+
+    def __init__(self, part: str, targets: Sequence[Target], rank: int, seed: int) -> None:
+        self.trained_rank = rank
+        super().__init__(part, targets, rank, seed)
+        self.trained = tuple(super().spec())
+        self.rank = rank + max(min(t.inputs, t.outputs) for t in targets)
+
+    def spec(self) -> dict[str, tuple[int, ...]]:
+        """An A, a B and a `merged` for every map."""
+        names: dict[str, tuple[int, ...]] = {}
+        for t in self._targets:
+            stem = f"{self._part}.{t.name}"
+            names[f"{stem}.A"] = (self.trained_rank, t.inputs)
+            names[f"{stem}.B"] = (t.outputs, self.trained_rank)
+            names[f"{stem}.merged"] = (t.outputs, t.inputs)
+        return names
+
+    def factors(self, tensors: Tensors) -> Factors:
+        """B beside `merged` over a unit matrix (or the other way round, where that has fewer rows)."""
+        found: Factors = []
+        for t in self._targets:
+            a, b, merged = (tensors[f"{self._part}.{t.name}.{side}"] for side in ("A", "B", "merged"))
+            more = self.rank - self.trained_rank
+            down, up = torch.zeros(more, t.inputs), torch.zeros(t.outputs, more)
+            if t.inputs <= t.outputs:
+                down[: t.inputs], up[:, : t.inputs] = torch.eye(t.inputs), merged
+            else:
+                down[: t.outputs], up[:, : t.outputs] = merged, torch.eye(t.outputs)
+            found.append((torch.cat([a, down]), torch.cat([b, up], dim=1)))
+        return found
+
+    def pull(self, gradients: Tensors) -> dict[str, Tensor]:
+        """Those of A and B; `merged` learns nothing on a device."""
+        rank, found = self.trained_rank, {}
+        for t in self._targets:
+            stem = f"{self._part}.{t.name}"
+            found[f"{stem}.A"] = gradients[f"{stem}.A"][:rank]
+            found[f"{stem}.B"] = gradients[f"{stem}.B"][:, :rank]
+            found[f"{stem}.merged"] = torch.zeros(t.outputs, t.inputs)
+        return found
 
 
 class Core:

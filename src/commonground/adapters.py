@@ -1,8 +1,9 @@
 """The two LoRA adapters on a causal language model; the only file that touches PEFT.
 
 W' = W + s (B_shared A_shared + B_private A_private), s = 2. What trains in them is said by their forms
-(adapter_forms.py): `shared` is FFA-LoRA, whose A is public, so averaging its updates is exact; `private` is a
-LoRA, an r x r core between public maps, or coefficients on public style adapters.
+(adapter_forms.py): `shared` is FFA-LoRA, whose A is public, so averaging its updates is exact, or a LoRA for
+strategies that aggregate both factors; `private` is a LoRA, an r x r core between public maps, or coefficients
+on public style adapters.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from commonground.adapter_forms import Core, FixedA, Form, Lora, Styles
+from commonground.adapter_forms import Core, FixedA, Form, Lora, Merged, Styles
 from commonground.adapter_targets import find_targets
 from commonground.errors import InputError, ModelError
 
 SHARED, PRIVATE = "shared", "private"
 FORMS = ("lora", "core", "styles")
+# what trains in the shared adapter
+FACTORS: dict[str, type[FixedA] | type[Lora]] = {"one": FixedA, "both": Lora, "merged": Merged}
 SCALE = 2.0
 
 
@@ -58,6 +61,7 @@ class Adapters:
         layers: how many decoder layers from the top (0 = all).
         rank: r; the private adapter of form `styles` has that of all its styles together.
         form: one of `FORMS`, of the private adapter.
+        factors: one of `FACTORS`, of the shared adapter.
         seed: of the public bases.
         base_name: written into saved adapters.
         styles: form `styles` only: the public adapters, each with the names and shapes of form `lora`.
@@ -73,9 +77,12 @@ class Adapters:
         seed: int,
         base_name: str = "",
         styles: Sequence[Mapping[str, Tensor]] = (),
+        factors: str = "one",
     ) -> None:
         if form not in FORMS:
             raise InputError(f"model.adapter is {form!r}; known forms: {', '.join(FORMS)}")
+        if factors not in FACTORS:
+            raise InputError(f"model.shared_factors is {factors!r}; accepted: {', '.join(FACTORS)}")
         if rank < 1:
             raise InputError(f"model.rank is {rank}; at least 1 is needed")
         self.targets = find_targets(model, layers)
@@ -85,7 +92,10 @@ class Adapters:
             private = Styles(PRIVATE, self.targets, styles)
         else:
             private = (Core if form == "core" else Lora)(PRIVATE, self.targets, rank, seed)
-        self.forms: dict[str, Form] = {SHARED: FixedA(SHARED, self.targets, rank, seed), PRIVATE: private}
+        self.forms: dict[str, Form] = {
+            SHARED: FACTORS[factors](SHARED, self.targets, rank, seed),
+            PRIVATE: private,
+        }
         self._peft = self._wrap(model)
         modules = {t.name: model.get_submodule(t.module) for t in self.targets}
         self._live = {

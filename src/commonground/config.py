@@ -22,8 +22,8 @@ class ModelConfig:
 
     reward: `form` linear | tanh, `dims` = private directions (the first of the public basis).
     policy: `layers` adapted from the top (0 = all), `rank`, `adapter` = form of the private one:
-    styles (coefficients on public style adapters) | lora | core (r x r cores); `answer_tokens` = tokens of an
-    answer that count.
+    styles (coefficients on public style adapters) | lora | core (r x r cores); `shared_factors` = what trains
+    in the shared one: one (B) | both | merged (fedex, flora); `answer_tokens` = how many of an answer count.
     """
 
     kind: str = "reward"
@@ -33,6 +33,7 @@ class ModelConfig:
     form: str = "linear"
     dims: int = 8
     adapter: str = "styles"
+    shared_factors: str = "one"
     answer_tokens: int = 64
 
 

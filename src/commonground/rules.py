@@ -40,6 +40,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "model.kind": KINDS,
         "model.form": ("linear", "tanh"),
         "model.adapter": ("lora", "core", "styles"),
+        "model.shared_factors": ("one", "both", "merged"),
         "data.taste.source": SOURCES,
         "data.safety.source": SOURCES,
         "data.split": SPLITS,

@@ -30,13 +30,17 @@ from commonground.strategies.registry import STRATEGIES, client_half
 from commonground.training.update import first_private
 
 PEOPLE = 9
-HALVES = sorted(name for name in STRATEGIES if client_half(name) is not None)
+FACTORS = {name: getattr(factory, "factors", "") for name, factory in STRATEGIES.items()}
+HALVES = sorted(
+    name for name in STRATEGIES if FACTORS[name] != "product" and client_half(name) is not None
+)  # those that look at products have no fleet: there is no product in a reward
 every_half = pytest.mark.parametrize("name", HALVES)
 OPTIONS: dict[str, dict[str, Any]] = {"fednova": {"cap": 6.0}}
 
 
 def world_of(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> World:
     options = {"strategy__name": name, "strategy__options": OPTIONS.get(name, {})}
+    options |= {"model__form": "tanh"} if FACTORS[name] else {}
     return toy_world.tiny_world(monkeypatch, **{"people": PEOPLE, **options, **changes})
 
 
@@ -77,7 +81,8 @@ def test_a_fleet_is_one_device_at_a_time(
                 rows = np.stack([sealed.tensors[spec.name] for sealed in sent])
                 np.testing.assert_allclose(rows, each.arrays[spec.name], atol=1e-5, rtol=1e-5)
                 np.testing.assert_allclose(rows.sum(0), total.arrays[spec.name], atol=1e-4, rtol=1e-5)
-                assert np.abs(rows).max() > 1e-4, spec.name
+                rests = name == "rolora" and spec.name.endswith(".A" if round % 2 else ".u")
+                assert (np.abs(rows).max() > 1e-4) is not rests, spec.name
             norms = [joint_norm(sealed.tensors) for sealed in sent]
             assert max(norms) <= one.manifests[arm].clip * (1 + 1e-6)
         assert one.half is not None

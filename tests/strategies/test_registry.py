@@ -7,12 +7,14 @@ import logging
 import pytest
 from flwr.serverapp.strategy import FedAdam, FedAvgM
 
-from commonground.errors import InputError, StrategyError
+from commonground.errors import ConfigError, InputError, StrategyError
+from commonground.simulations.settings import read_settings
 from commonground.strategies.registry import (
     LINEAR,
     STRATEGIES,
     accepted_options,
     check_composition,
+    check_factors,
     client_half,
     get_strategy,
     implied_settings,
@@ -29,7 +31,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("name", "why"), [("flora", "factors"), ("afl", "maxmin")])
+@pytest.mark.parametrize(("name", "why"), [("ffa", "one factor"), ("afl", "maxmin")])
 def test_left_out_strategies_say_why(name: str, why: str) -> None:
     with pytest.raises(InputError) as caught:
         get_strategy(name)
@@ -99,7 +101,8 @@ def test_composition(name: str) -> None:
         return
     with pytest.raises(StrategyError, match=rf"name={name} .* one by one.*trust=central.*2C") as caught:
         check_composition(name, "central", finite_epsilon=True)
-    assert "centred_clipping" in str(caught.value.hint)
+    factors = hasattr(STRATEGIES[name], "factors")
+    assert ("rolora" if factors else "centred_clipping") in str(caught.value.hint)
     assert "local" in str(caught.value.hint)
 
 
@@ -119,7 +122,8 @@ def test_a_claim_for_one_comparison_needs_devices_that_do_nothing_else() -> None
 def test_device_halves() -> None:
     with_half = {name for name in STRATEGIES if client_half(name) is not None}
     fair = {"alpha_fair", "nash", "egalitarian", "utilitarian", "maxmin", "qfedavg"}
-    assert with_half == fair | {"scaffold", "fednova", "fedprox", "centred_clipping"}
+    factors = {"rolora", "fedsa", "fedex", "flora", "hetlora"}
+    assert with_half == fair | factors | {"scaffold", "fednova", "fedprox", "centred_clipping"}
     assert isinstance(client_half("toy_strategies:Doubled", {"times": 3}), ClientHalf)
     with pytest.raises(InputError, match=r"client_half\(\) gives a int"):
         client_half("toy_strategies:NoHalf")
@@ -129,6 +133,37 @@ def test_names_that_are_settings() -> None:
     assert implied_settings("ditto", {"lam": 0.5}) == {"schedule": "decoupled", "privacy.private.ridge": 0.5}
     assert implied_settings("fedrep") == {"schedule": "alternating", "shared.steps": 1}
     assert implied_settings("fedavg") == {}
+    assert implied_settings("rolora") == {"model.shared_factors": "both", "strategy.average": False}
+    assert implied_settings("flora") == {"model.shared_factors": "merged"}
+
+
+def test_rules_of_two_factors_need_two() -> None:
+    for name in ("rolora", "fedsa", "fedit"):
+        check_factors(name, "policy", "linear")
+        check_factors(name, "reward", "tanh")
+        with pytest.raises(
+            StrategyError, match=rf"name={name} trains two factors; with model.form=linear"
+        ) as no:
+            check_factors(name, "reward", "linear")
+        assert "model.form=tanh" in str(no.value.hint)
+    for name in ("flexlora", "fedex", "flora", "hetlora"):
+        check_factors(name, "policy", "linear")
+        for form in ("linear", "tanh"):
+            with pytest.raises(StrategyError, match=r"has none: u \. tanh") as refused:
+                check_factors(name, "reward", form)
+            assert "rolora" in str(refused.value.hint)
+    check_factors("fedavg", "reward", "linear")
+
+
+def test_a_merged_matrix_is_for_strategies_that_fill_it() -> None:
+    with pytest.raises(ConfigError, match=r"'merged' with strategy\.name=fedavg; accepted: one, both"):
+        read_settings(None, ["model.kind=policy", "model.shared_factors=merged"])
+    words = ["model.kind=policy", "model.shared_factors=merged", "privacy.shared.epsilon=inf"]
+    read_settings(None, [*words, "strategy.name=flora"])
+    with pytest.raises(ConfigError, match="flexlora aggregates products"):
+        read_settings(None, ["strategy.name=flexlora", "privacy.shared.epsilon=inf"])
+    with pytest.raises(ConfigError, match=r"needs the product B A .*rolora"):
+        read_settings(None, ["model.kind=policy", "strategy.name=flexlora"])
 
 
 @pytest.mark.parametrize(

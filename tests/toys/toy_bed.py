@@ -138,10 +138,9 @@ class Run:
         self.number = max(self.groups) + 1
         self.half = client_half(self.name, self.options)
         spec = self.bed.shared_spec()
-        sent = {} if self.half is None else self.half.sent(spec, self.number)
-        received = {} if self.half is None else self.half.received(spec, self.number)
+        sent, received = (spec, {}) if self.half is None else self.half.travels(spec, self.number)
         self.manifest = Manifest(
-            tuple(TensorSpec(n, s) for n, s in (spec | sent).items()),
+            tuple(TensorSpec(n, s) for n, s in sent.items()),
             self.clip,
             received=tuple(TensorSpec(n, s) for n, s in received.items()),
         )

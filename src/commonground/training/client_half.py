@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -122,9 +122,29 @@ class ClientHalf(ABC):
         """What devices only receive."""
         return {}
 
+    def held(self, shared: Spec) -> tuple[str, ...]:
+        """Names of tensors of the shared adapter that never leave a device; the server sends its own."""
+        return ()
+
+    def travels(self, shared: Spec, groups: int) -> tuple[Spec, Spec]:
+        """All that is sent, and all that is only received; what is received is both, in this order."""
+        held = self.held(shared)
+        out = {name: shape for name, shape in shared.items() if name not in held}
+        back = {name: shared[name] for name in held}
+        return out | self.sent(shared, groups), back | self.received(shared, groups)
+
     def kept(self, shared: Spec) -> Spec:
         """What a device keeps between visits; zeros at first."""
         return {}
+
+    def own(self, shared: Tensors, memory: Tensors) -> Tensors | None:
+        """The shared adapter as devices use it, name -> (P, *shape); None where it is the server's.
+
+        Args:
+            shared: as the server sent it, no person axis.
+            memory: what these people's devices kept, name -> (P, *shape).
+        """
+        return None
 
     def first(self, shared: Spec, groups: int) -> dict[str, np.ndarray]:
         """What the server sends in the first round, of the tensors that are not zero then."""
@@ -148,7 +168,10 @@ def answer(half: ClientHalf | None, visit: Visit) -> Answer:
     """What the people of a visit answer; without a half of its own an algorithm sends the plain update."""
     if half is None:
         return Answer(*visit.train())
-    return half.update(visit)
+    found = half.update(visit)
+    if held := half.held(visit.model.shared_spec()):
+        return replace(found, update={n: v for n, v in found.update.items() if n not in held})
+    return found
 
 
 def initial(half: ClientHalf | None, shared: Spec, groups: int) -> dict[str, np.ndarray]:

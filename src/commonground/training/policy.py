@@ -41,6 +41,7 @@ class PolicyModel:
         rank: of both adapters.
         adapter: `lora`, `core` or `styles`, the form of the private adapter.
         styles: form `styles` only: the public adapters that it mixes (training/styles.py), one a coefficient.
+        factors: `one`, `both` or `merged`: what trains in the shared adapter (adapters.py).
         seed: of the public bases.
         max_answer_tokens: tokens of an answer that count, from its start, end token included.
         max_prompt_tokens: tokens of a prompt that are read, from its end.
@@ -58,6 +59,7 @@ class PolicyModel:
         rank: int = 8,
         adapter: str = "lora",
         styles: Mapping[str, Tensors] | None = None,
+        factors: str = "one",
         seed: int = 0,
         max_answer_tokens: int = 64,
         max_prompt_tokens: int = 192,
@@ -78,6 +80,7 @@ class PolicyModel:
             seed=seed,
             base_name=base.name,
             styles=tuple((styles or {}).values()),
+            factors=factors,
         )
         depth = len(decoder_layers(model)[1])
         self.decoder = GatedDecoder(
@@ -100,7 +103,7 @@ class PolicyModel:
         return (pair[1], pair[0]) if flip else pair
 
     def shared_spec(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the B's of the shared adapter."""
+        """Names and shapes of what trains in the shared adapter."""
         return self.adapters.spec(SHARED)
 
     def private_spec(self) -> dict[str, tuple[int, ...]]:
@@ -108,7 +111,7 @@ class PolicyModel:
         return self.adapters.spec(PRIVATE)
 
     def initial_shared(self) -> Tensors:
-        """Zeros: the base policy."""
+        """B at zero, and where A trains its public start: the base policy."""
         return self.adapters.initial(SHARED)
 
     def initial_private(self) -> Tensors:

@@ -10,9 +10,9 @@ from commonground.losses import get_loss
 from commonground.randomness import coins, generator
 from commonground.training import optimiser
 from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, person_rows, rectangle
-from commonground.training.people import People, along, take
+from commonground.training.people import People, along
 from commonground.training.plan import SharedPlan
-from commonground.training.steering import Steering
+from commonground.training.steering import Steering, begin
 
 
 def shared_phase(
@@ -42,7 +42,7 @@ def shared_phase(
         The update `u_after - u`, name -> (P, *shape).
     """
     count = len(people.index)
-    start = take(shared, count)
+    start = begin(shared, count, steering)
     if plan.pair_clip is not None:
         if steering is not None:
             raise ValueError("a step whose pairs are clipped one by one cannot be steered")

@@ -13,7 +13,7 @@ from commonground.training.people import People, take
 from commonground.training.plan import Plan
 from commonground.training.private_phase import PrivateState, first_private, private_phase, release_ready
 from commonground.training.shared_phase import SharedGradient, local_step, shared_phase
-from commonground.training.steering import Steering
+from commonground.training.steering import Steering, begin
 
 __all__ = [
     "People",
@@ -52,9 +52,9 @@ def visit(
         raise ValueError(f"schedule {plan.schedule} trains through the private state; None was given")
     if plan.schedule == "alternating":
         steps_now = plan.private.steps_per_visit
-        after = private_phase(
-            model, people, take(shared, 1), state, plan.private, seed=plan.seed, steps=steps_now
-        )
+        started = steering is not None and steering.start is not None
+        frozen = begin(shared, len(people.index), steering) if started else take(shared, 1)
+        after = private_phase(model, people, frozen, state, plan.private, seed=plan.seed, steps=steps_now)
         update = shared_phase(
             model,
             people,
@@ -66,7 +66,7 @@ def visit(
             steering=steering,
         )
         return update, after
-    start = take(shared, len(people.index))
+    start = begin(shared, len(people.index), steering)
     current, moments = start, optimiser.init(plan.shared.optimiser, start)
     gradient = SharedGradient(model, people, plan.shared, seed=plan.seed, round=round)
     for step in range(plan.shared.steps):
