@@ -19,13 +19,14 @@ IDS = torch.tensor([[1, 4, 2, 6, 3]])
 CARD = ModelCard(rounds=3, people=7, epsilon=8.0, delta=1e-3, unit="person", data="starter")
 
 
-def build(model: Any, form: str = "lora", layers: int = 2, rank: int = 2) -> Adapters:
+def build(model: Any, form: str = "lora", layers: int = 2, rank: int = 2, factors: str = "one") -> Adapters:
     """The form `styles` gets three random public adapters."""
     styles: list[dict[str, Tensor]] = []
     if form == "styles":
         plain = build(copy.deepcopy(model), "lora", layers, rank)
         styles = [filled(plain, "private", 20 + k) for k in range(3)]
-    return Adapters(model, layers=layers, rank=rank, form=form, seed=5, base_name="owner/tiny", styles=styles)
+    kinds = {"form": form, "factors": factors}
+    return Adapters(model, layers=layers, rank=rank, seed=5, base_name="owner/tiny", styles=styles, **kinds)
 
 
 def filled(adapters: Adapters, part: str, seed: int) -> dict[str, Tensor]:
@@ -96,6 +97,55 @@ def test_coefficients_add_public_adapters_up() -> None:
         delta = (model.get_submodule(path)(x) - plain.get_submodule(path)(x)).T
     torch.testing.assert_close(delta, expected, rtol=1e-4, atol=1e-5)
     assert adapters.digest() != one_form.digest()
+
+
+@pytest.mark.parametrize("factors", ["both", "merged"])
+def test_both_factors_of_the_shared_adapter_can_train(tmp_path: Path, factors: str) -> None:
+    """Its start is that of one factor, its gradients are right, and disabled there is the base."""
+    from peft import PeftModel
+
+    plain, model = tiny_llama(), tiny_llama()
+    adapters, one = build(model, layers=1, factors=factors), build(tiny_llama(), layers=1)
+    stem = "shared.layers.2.down_proj"
+    assert adapters.spec("shared")[f"{stem}.A"] == (2, 24)
+    assert (f"{stem}.merged" in adapters.spec("shared")) is (factors == "merged")
+    assert torch.equal(adapters.initial("shared")[f"{stem}.A"], one.forms["shared"].public[f"{stem}.A"])
+    adapters.enable(("shared", "private"))
+    torch.testing.assert_close(logits(model), logits(plain), rtol=0, atol=0)
+    given = filled(adapters, "shared", 4)
+
+    def loss(tensors: dict[str, Tensor]) -> Tensor:
+        adapters.load("shared", tensors)
+        adapters.enable(("shared",), "shared")
+        return torch.log_softmax(model(input_ids=IDS).logits[0, :-1], -1)[range(4), IDS[0, 1:]].sum()
+
+    found = adapters.gradients("shared", loss(given))
+    assert set(found) == set(given)
+    for name, value in given.items():
+        if name.endswith("merged"):
+            assert (found[name] == 0).all()
+            continue
+        step = 2e-3 * found[name] / found[name].norm()
+        up, down = (loss(given | {name: value + sign * step}).detach() for sign in (1, -1))
+        torch.testing.assert_close((up - down) / 4e-3, found[name].norm(), rtol=3e-2, atol=1e-3)
+    adapters.load("shared", given)
+    adapters.enable(("shared",))
+    for target in adapters.targets:  # W' - W = s (B A + merged), by hand
+        stem, x = f"shared.{target.name}", torch.eye(target.inputs)
+        expected = given[f"{stem}.B"] @ given[f"{stem}.A"] + given.get(f"{stem}.merged", 0)
+        with torch.no_grad():
+            delta = model.get_submodule(target.module)(x) - plain.get_submodule(target.module)(x)
+        torch.testing.assert_close(delta.T, SCALE * expected, rtol=1e-4, atol=1e-5)
+    with adapters.disabled():
+        assert torch.equal(logits(model), logits(plain))
+    adapters.save("shared", given, tmp_path / "out", CARD)
+    adapters.enable(("shared",))
+    with warnings.catch_warnings():  # PEFT asks transformers a deprecated question
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        loaded = PeftModel.from_pretrained(tiny_llama(), str(tmp_path / "out")).eval()
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="accepted: one, both, merged"):
+        build(tiny_llama(), factors="none")
 
 
 def test_building_draws_nothing_from_the_global_generator() -> None:

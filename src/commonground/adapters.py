@@ -2,8 +2,8 @@
 
 W' = W + s (B_shared A_shared + B_private A_private), s = 2. What trains in them is said by their forms
 (adapter_forms.py): `shared` is FFA-LoRA, whose A is public, so averaging its updates is exact, or a LoRA for
-strategies that aggregate both factors; `private` is a LoRA, an r x r core between public maps, or coefficients
-on public style adapters.
+strategies that aggregate both factors; `private` is a LoRA, an r x r core between public maps, or
+coefficients on public style adapters.
 """
 
 from __future__ import annotations
