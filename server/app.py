@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context
@@ -19,6 +20,7 @@ from commonground.server.rounds import Observer, run_rounds
 
 VARIABLE = "COMMONGROUND_JOB"
 OBSERVERS: dict[str, Observer] = {}  # job path -> who is told of its rounds, in this process
+GRIDS: dict[str, Callable[[Grid], Grid]] = {}  # job path -> what is put around its grid, in this process
 STOPS: dict[str, threading.Event] = {}  # job path -> set it to stop the run between messages
 
 app = ServerApp()
@@ -30,4 +32,5 @@ def main(grid: Grid, context: Context) -> None:
     path = str(context.run_config.get("job") or os.environ.get(VARIABLE, ""))
     if not path:
         raise InputError(f"no job: neither the run config's 'job' nor {VARIABLE} names a job file")
+    grid = GRIDS[path](grid) if path in GRIDS else grid
     run_rounds(grid, Job.load(Path(path)), OBSERVERS.get(path), STOPS.get(path))

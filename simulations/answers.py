@@ -103,6 +103,10 @@ class PlantedTaste:
         """What this person's device learns from, without a text."""
         return self._ask(planted, self._split(planted)[0], self.data.pairs_per_person, "train")
 
+    def told(self, choices: Choices, name: str) -> list[Comparison]:
+        """What the person of this id chose, with its texts."""
+        return choices.comparisons(self._prompts, self.texts, "taste", name)
+
     def _split(self, planted: PlantedPerson) -> tuple[np.ndarray, np.ndarray]:
         train, test = self._cold
         if self.data.split != "cold":
@@ -160,6 +164,16 @@ class PlantedSafety:
     def learned(self, name: str, split: Split) -> Choices:
         """What the device of the person of this id learns from, without a text."""
         return self._ask(name, self._train, 0 if split == "unseen" else self.train_count, "train")
+
+    def told(self, choices: Choices, name: str) -> list[Comparison]:
+        """What the person of this id chose, with its texts."""
+        return choices.comparisons(self._prompts, self.texts, "safety", name)
+
+    @property
+    def asked(self) -> tuple[tuple[str, str, str], ...]:
+        """Prompt, safe and unsafe answer of every pair that is asked in training."""
+        pairs = (self._pairs[place] for place in self._train.tolist())
+        return tuple((pair.prompt, pair.safe, pair.unsafe) for pair in pairs)
 
     def _ask(self, name: str, places: np.ndarray, count: int, part: str) -> Choices:
         rng = fleeting(self.seed, "person", name, "safety", part)

@@ -16,6 +16,7 @@ import numpy as np
 
 from commonground.comparisons import TAGS, Split, Tag
 from commonground.simulations.answers import PlantedSafety, PlantedTaste
+from commonground.simulations.attacks.poison import Poison
 from commonground.simulations.planting import person_name
 from commonground.training.model import PreferenceModel
 from commonground.training.reward import RewardFeatures, RewardModel
@@ -93,6 +94,7 @@ class PlantedCrowd:
         safety: draws safety.
         unseen: (people,) bool, who takes no part in shared training and learns no safety.
         features: features of a table that holds every starter text.
+        poison: what attackers learn from instead, or None.
     """
 
     def __init__(
@@ -101,7 +103,9 @@ class PlantedCrowd:
         safety: PlantedSafety,
         unseen: np.ndarray,
         features: RewardFeatures,
+        poison: Poison | None = None,
     ) -> None:
+        self._poison = poison
         self._taste, self._safety, self._unseen, self._features = taste, safety, unseen, features
         self._places: dict[Tag, np.ndarray] = {
             "taste": np.array([features.place[text] for text in taste.texts]),
@@ -130,10 +134,16 @@ class PlantedCrowd:
         return np.concatenate(better), np.concatenate(worse)
 
     def counts(self) -> dict[Tag, int]:
-        """See `Crowd`; everybody answers as many questions."""
+        """See `Crowd`; everybody but attackers answers as many questions."""
         taste = len(self._taste.learned(self._taste.person(0)).chosen)
-        learners = int((~self._unseen).sum())
-        return {"taste": len(self._unseen) * taste, "safety": learners * self._safety.train_count}
+        liars = () if self._poison is None else self._poison.people
+        learners = int((~self._unseen).sum()) - len(liars)
+        more: dict[Tag, int] = {tag: sum(len(self._drawn(p, tag)[0]) for p in liars) for tag in TAGS}
+        everybody = len(self._unseen) - len(liars)
+        return {
+            "taste": everybody * taste + more["taste"],
+            "safety": learners * self._safety.train_count + more["safety"],
+        }
 
     def expect(self, people: Iterable[int]) -> Iterator[int]:
         """Draw their comparisons now, which a first visit would do else: a dataset, not a part of a round."""
@@ -149,18 +159,27 @@ class PlantedCrowd:
         """Feature rows of chosen and rejected texts; the least recently visited people are forgotten."""
         found = self._kept.get((person, tag))
         if found is None:
+            source: PlantedTaste | PlantedSafety = self._taste if tag == "taste" else self._safety
             if tag == "taste":
                 choices = self._taste.learned(self._taste.person(person))
             else:
                 split: Split = "unseen" if self._unseen[person] else "train"
                 choices = self._safety.learned(person_name(person), split)
             places = self._places[tag]
-            found = self._kept[person, tag] = (places[choices.chosen], places[choices.rejected])
+            found = (places[choices.chosen], places[choices.rejected])
+            if self._poison is not None and person in self._poison.people:
+                name = person_name(person)
+                held = self._poison.held(person, name, tag, source.told(choices, name))
+                found = self._rows([c.chosen for c in held]), self._rows([c.rejected for c in held])
+            self._kept[person, tag] = found
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         else:
             self._kept.move_to_end((person, tag))
         return found
+
+    def _rows(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([self._features.place[text] for text in texts], np.int64)
 
 
 EMPTY = np.zeros(0, np.int64)

@@ -13,6 +13,7 @@ import torch
 from commonground.manifest import Manifest, Sealed, clip_for, seal
 from commonground.privacy.claims import SharedClaim
 from commonground.randomness import normal
+from commonground.simulations.attacks.liars import lying
 from commonground.simulations.store import PrivateStore, Store
 from commonground.simulations.world import Arm, World, current_run, world_of
 from commonground.training.client_half import Answer, ClientHalf, Visit, answer, split
@@ -78,12 +79,17 @@ class SimulatedDevice:
         return PrivateState.from_arrays(arrays)
 
     def _noise(self, round: int) -> dict[str, np.ndarray]:
-        seed = self._world.config.seed
-        return {
-            spec.name: self._world.noise_std
-            * normal(spec.shape, seed, "device noise", round, self._person, spec.name).numpy()
-            for spec in self.manifest.tensors
-        }
+        return device_noise(self._world, self._arm, self._person, round)
+
+
+def device_noise(world: World, arm: Arm, person: int, round: int) -> dict[str, np.ndarray]:
+    """What a person's device adds to its message in a round, where devices add the noise."""
+    seed = world.config.seed
+    return {
+        spec.name: world.noise_std
+        * normal(spec.shape, seed, "device noise", round, person, spec.name).numpy()
+        for spec in world.manifests[arm].tensors
+    }
 
 
 def respond(
@@ -115,6 +121,8 @@ def respond(
     memory = recall(world, store, arm, people.index, round)
     groups = world.group_of(people.index)
     visit = Visit(model, people, own, received, memory, groups, clip, state, world.plans[arm], round)
+    if world.attack is not None and world.attack.claims is not None:
+        visit = lying(visit, world.attackers, world.attack.claims)
     return answer(world.half, visit)
 
 

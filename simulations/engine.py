@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from commonground.errors import InputError
 from commonground.manifest import Manifest
 from commonground.server.rounds import Job, Observer, Outcome, load_outcome
 from commonground.simulations.cluster import ENVIRONMENT, ray_running
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
 
 Runtime = Literal["inprocess", "ray", "fleet"]
 RUNTIMES: tuple[Runtime, ...] = ("inprocess", "ray", "fleet")
@@ -34,6 +37,7 @@ def run_job(
     *,
     on_round: Observer | None = None,
     device: str | None = None,
+    around: Callable[[Grid], Grid] | None = None,
 ) -> Outcome:
     """Run a job to its end; rounds already done are not run again.
 
@@ -44,11 +48,12 @@ def run_job(
         workers: Ray actors, one CPU each.
         on_round: told of each round in this process.
         device: kind of device (COMMONGROUND_DEVICE) for this run; None leaves the variable as it is.
+        around: what stands between the server app and its grid, e.g. attackers.
 
     Raises:
         InputError: unknown runtime, or Ray is not installed or already running here.
     """
-    from commonground.server.app import OBSERVERS, STOPS
+    from commonground.server.app import GRIDS, OBSERVERS, STOPS
 
     if runtime not in RUNTIMES:
         raise InputError(f"runtime is {runtime!r}; accepted: {', '.join(RUNTIMES)}")
@@ -61,6 +66,8 @@ def run_job(
     stop = threading.Event()
     if on_round is not None:
         OBSERVERS[path] = on_round
+    if around is not None:
+        GRIDS[path] = around
     STOPS[path] = stop
     variables: dict[str, str | None] = {**ENVIRONMENT, "COMMONGROUND_JOB": path}
     if device is not None:
@@ -75,6 +82,7 @@ def run_job(
                 _in_process(path, people)
     finally:
         OBSERVERS.pop(path, None)
+        GRIDS.pop(path, None)
         STOPS.pop(path, None)
     return load_outcome(job)
 

@@ -27,6 +27,7 @@ from commonground.evaluation.welfare import welfare
 from commonground.privacy.statement import refuse_if_unaccounted, statement
 from commonground.randomness import generator
 from commonground.settings import to_dict
+from commonground.simulations.attacks.outcome import attack_outcome
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.stages import central_people
 from commonground.simulations.stores import open_store
@@ -109,6 +110,8 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         "truth": None if world.population.truth is None else _truth(world),
         "reproduce": reproduce(folder.path),
     }
+    if world.attack is not None:
+        result["attack"] = attack_outcome(world, found, policies)
     if world.models["shared"].kind == "policy":
         result["writing"] = write_samples(world, policies)
         save_adapters(world, policies, folder.path / "adapters")

@@ -21,6 +21,7 @@ from commonground.server.checkpoint import write_atomically
 from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
+from commonground.simulations.attacked_grid import attacked_grid
 from commonground.simulations.devices import STREAM, adapter, as_used, close_stores
 from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
@@ -152,6 +153,7 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
                     world.people,
                     on_round=curve.add,
                     device="simulation",
+                    around=attacked_grid(world, arm, Job.load(jobs[arm]).m),
                 )
                 curve.finished(arm)
         if world.models["shared"].kind == "reward":

@@ -22,8 +22,8 @@ PLAIN_SCHEDULE = "decoupled"  # the default, which a strategy's own schedule rep
 
 
 def read_settings(file: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """`load_config` with the rules about strategies; raises `ConfigError` with every fault."""
-    return load_config(file, overrides, (*RULES, strategy_fits))
+    """`load_config` with the rules about strategies and attacks; raises `ConfigError` with every fault."""
+    return load_config(file, overrides, (*RULES, strategy_fits, attack_fits))
 
 
 def strategy_fits(config: Config) -> Iterator[Fault]:
@@ -41,6 +41,19 @@ def strategy_fits(config: Config) -> Iterator[Fault]:
             f"found 'merged' with strategy.name={config.strategy.name}; accepted: one, both (fedex and flora "
             "set it themselves)",
         )
+
+
+def attack_fits(config: Config) -> Iterator[Fault]:
+    """The attack is known and takes its options."""
+    if not config.attack.name:
+        return
+    from commonground.simulations.attacks.registry import attack_of
+
+    try:
+        attack_of(config)
+    except CommonGroundError as error:
+        key, _, rest = error.message.partition(" ")
+        yield key, rest.removeprefix("is ")
 
 
 def strategy_exists(config: Config) -> Iterator[Fault]:
@@ -128,8 +141,8 @@ def first_line(error: BaseException) -> str:
 
 
 def refuse_unfit_strategy(config: Config) -> None:
-    """Raise `ConfigError` where `strategy_fits` finds a fault."""
-    faults = [f"{key}: {message}" for key, message in strategy_fits(config)]
+    """Raise `ConfigError` where `strategy_fits` or `attack_fits` finds a fault."""
+    faults = [f"{key}: {message}" for rule in (strategy_fits, attack_fits) for key, message in rule(config)]
     if faults:
         raise ConfigError(faults)
 

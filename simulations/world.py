@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,10 @@ from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim
 from commonground.randomness import generator
 from commonground.recipe import make_plan
 from commonground.settings import load_config
+from commonground.simulations.attacks.base import Attack
+from commonground.simulations.attacks.poison import make_poison, poisoned, probes
+from commonground.simulations.attacks.registry import attack_of
+from commonground.simulations.attacks.who import attackers
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
 from commonground.simulations.planting import unseen_people
 from commonground.simulations.population import (
@@ -71,6 +75,9 @@ class World:
         features: the reward features of the table; in policy runs they measure what aggregation erases.
         half: the device's half of the strategy, where it has one.
         groups: the public groups that it tells apart; people without one are in one of their own.
+        attack: what attackers do; None where nobody attacks.
+        attackers: their indices; no device and no strategy is told.
+        probe_rows: rows of held-out comparisons of evaluated people as the attack would have them answered.
     """
 
     config: Config
@@ -90,6 +97,9 @@ class World:
     features: RewardFeatures
     half: ClientHalf | None = None
     groups: tuple[str | None, ...] = ()
+    attack: Attack | None = None
+    attackers: frozenset[int] = frozenset()
+    probe_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def people(self) -> int:
@@ -144,16 +154,24 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         present = evaluated = _evaluated(config, unseen)
         population = populate_some(config, lazy, evaluated.tolist())
     people = {population.people[place].id: place for place in present.tolist()}
-    table = population.train + population.test
+    eligible = np.flatnonzero(~unseen)
+    attack, liars = attack_of(config), np.zeros(0, np.int64)
+    if attack is not None:
+        liars = attackers(len(unseen), eligible, config.attack.fraction, config.attack.seed)
+    poison, aims = None, tuple[Comparison, ...]()
+    if attack is not None and len(liars):
+        poison = make_poison(config, attack, liars, population)
+        population = poisoned(population, people, poison)
+        aims = probes(population, poison)
+    table = population.train + population.test + aims
     owner = np.array([people[c.person] for c in table], dtype=np.int64)
     train_rows = _rows_by_tag(table[: len(population.train)], owner, present)
-    eligible = np.flatnonzero(~unseen)
     if len(eligible) < 2:
         raise DataError(f"{len(eligible)} people take part in shared training; at least 2 are needed")
     chosen = np.zeros(len(unseen), dtype=bool)
     chosen[evaluated] = True
-    test_rows = np.arange(len(population.train), len(table))
-    test_rows = test_rows[chosen[owner[test_rows]]]
+    test_rows, probe_rows = np.split(np.arange(len(population.train), len(table)), [len(population.test)])
+    test_rows, probe_rows = (rows[chosen[owner[rows]]] for rows in (test_rows, probe_rows))
     privacy = config.privacy
     cohort = min(int(config.cohort or 2), len(eligible))
     claim = shared_claim(
@@ -183,7 +201,9 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         clip=privacy.private.clip,
     )
     with threadpool_limits(1):  # bases are bit for bit the same in a process with another thread count
-        also = () if lazy is None else lazy.taste.texts + lazy.safety.texts
+        also: tuple[str, ...] = () if lazy is None else lazy.taste.texts + lazy.safety.texts
+        if poison is not None and lazy is not None:
+            also += tuple(poison.attack.texts(lazy.safety.texts, poison.scene))
         features = _features(config, population, table, progress, also)
     models = _models(config, table, features, progress)
     tags: dict[Arm, list[Tag]] = {
@@ -202,7 +222,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         train_rows=train_rows,
         crowd=TableCrowd(train_rows, features)
         if lazy is None
-        else PlantedCrowd(lazy.taste, lazy.safety, unseen, features),
+        else PlantedCrowd(lazy.taste, lazy.safety, unseen, features, poison),
         test_rows=test_rows,
         owner=owner,
         evaluated=evaluated,
@@ -215,6 +235,9 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         features=features,
         half=half,
         groups=groups,
+        attack=attack if len(liars) else None,
+        attackers=frozenset(liars.tolist()),
+        probe_rows=probe_rows,
     )
 
 

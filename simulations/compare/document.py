@@ -65,6 +65,7 @@ def document(
         "measures": list(MEASURES),
         "differences": [one.to_dict() for one in compared],
         "objectives": dict(OBJECTIVES),
+        "warnings": _warnings(grid, results),
         "fronts": [fronts(grid, rows)[place] for place in range(len(grid.settings))],
         "config": to_dict(grid.cells[0].config),
         "versions": any_result.get("versions"),
@@ -78,6 +79,17 @@ def attacked(config: Config) -> bool:
     """Whether anybody attacks in a setting; a configuration that knows no attack has none."""
     attack = to_dict(config).get("attack")
     return isinstance(attack, Mapping) and bool(attack.get("name")) and attack.get("fraction", 1) != 0
+
+
+def _warnings(grid: Grid, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is void because of attackers, once a strategy and setting: of its first seed that is done."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for cell in grid.cells:
+        if cell.name in results and attacked(cell.config):
+            said = (results[cell.name].get("attack") or {}).get("warnings", [])
+            fraction = f"attack.fraction={cell.config.attack.fraction:g}, seed {cell.seed}"
+            found.setdefault((cell.strategy, cell.setting), [f"{fraction}: {line}." for line in said])
+    return list(dict.fromkeys(line for lines in found.values() for line in lines))
 
 
 def individual(grid: Grid) -> list[str]:

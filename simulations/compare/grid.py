@@ -22,7 +22,7 @@ from commonground.errors import ConfigError
 from commonground.rules import RULES, value_of
 from commonground.settings import Places, config_from, read_values
 from commonground.simulations.compare.entries import Entry, read_seeds, read_strategies
-from commonground.simulations.settings import absolute, composition_refusal, strategy_exists
+from commonground.simulations.settings import absolute, attack_fits, composition_refusal, strategy_exists
 
 OURS = ("strategies", "seeds", "compare")
 TAKEN = {  # keys of a single run -> what a tournament takes in their place
@@ -168,7 +168,7 @@ def _config(
     for key in ("strategy.name", "strategy.options"):
         named[key] = f"{places.get('strategies', 'strategies')}: {entry.label}"
     try:
-        return config_from(full, named, rules=(*RULES, strategy_exists))
+        return config_from(full, named, rules=(*RULES, strategy_exists, attack_fits))
     except ConfigError as error:
         faults += error.faults
         return None

@@ -145,6 +145,16 @@ class FleetConfig:
 
 
 @dataclass
+class AttackConfig:
+    """`name` of an attack ('' = none), the `fraction` of people in shared training who attack, who (`seed`)."""
+
+    name: str = ""
+    fraction: float = 0.1
+    seed: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Config:
     """Everything a run depends on. See docs/configuration.md for each key."""
 
@@ -162,3 +172,4 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)

@@ -87,6 +87,7 @@ def numbers(config: Config) -> Iterator[Fault]:
         "loss.sft": 0,
         "fleet.chunk": 1,
         "fleet.shards": 1,
+        "attack.seed": 0,
     }
     for key, low in least.items():
         value = value_of(config, key)
@@ -112,6 +113,8 @@ def numbers(config: Config) -> Iterator[Fault]:
     sampling = config.privacy.private.sampling
     if sampling is not None and not 0 < sampling <= 1:
         yield "privacy.private.sampling", f"found {sampling:g}; accepted: above 0, at most 1"
+    if not 0 <= config.attack.fraction <= 1:
+        yield "attack.fraction", f"found {config.attack.fraction:g}; accepted: at least 0, at most 1"
     if not 0 <= config.loss.flip < 0.5:
         yield "loss.flip", f"found {config.loss.flip:g}; accepted: 0 up to, not including, 0.5"
 

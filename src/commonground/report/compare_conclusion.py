@@ -32,6 +32,7 @@ def conclusion(found: Document) -> list[str]:
     said = [_in_short(found)]
     for place in range(len(found["settings"])):
         said += _setting(found, place)
+    said += found.get("warnings") or []
     said += [_minority(found), _seeds(found), _left_out(found), PER_CELL]
     return [sentence for sentence in said if sentence]
 

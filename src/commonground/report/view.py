@@ -65,6 +65,7 @@ def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
         "calibration": calibration(policies, names),
         "attainable": attainable(policies, names),
         "truth": data_rows(result.get("truth")),
+        "attack": data_rows(result.get("attack")),
         "writing": writing(result),
         "erased": erased(result),
         "format_probe": format_probe(result),

@@ -1,0 +1,114 @@
+"""Whole attacked runs: nobody attacks at fraction 0, runtimes agree, an undefended attack succeeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_runs import Kit
+
+from commonground.report.page import render_page
+from commonground.server.job import Job
+from commonground.server.rounds import load_outcome
+from commonground.settings import load_config
+from commonground.simulations.devices import adapter
+from commonground.simulations.engine import environment
+from commonground.simulations.measure import Policy, margins
+from commonground.simulations.world import build_world
+
+SAME = ("policies", "paired", "erased", "privacy", "egress", "per_person", "welfare", "data")
+LOUD = (
+    "people=20",
+    "cohort=12",
+    "rounds=6",
+    "data.pairs_per_person=40",
+    "privacy.shared.epsilon=inf",
+    "runtime=fleet",
+)
+
+
+def learned(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        f"{arm}.{name}": value
+        for arm in ("shared", "pooled")
+        for name, value in load_outcome(Job.load(folder / "state" / f"job-{arm}.json")).arrays.items()
+    }
+
+
+def agreed(kit: Kit, clean: Path, folder: Path) -> float:
+    """Share of what everybody says about safety in a clean run that a run's shared adapter gets right."""
+    with environment(kit.variables):
+        world = build_world(load_config(clean / "config.yaml"))
+    rows = np.concatenate([own["safety"] for own in world.train_rows.values()])
+    arrays = load_outcome(Job.load(folder / "state" / "job-shared.json")).arrays
+    policy = Policy(world.models["shared"], adapter(world.models["shared"], arrays))
+    return float((margins(world, policy, rows) > 0).mean())
+
+
+def test_fraction_zero_is_no_attack_bit_for_bit(
+    kit: Kit, tmp_path: Path, plain: tuple[Path, dict[str, Any]]
+) -> None:
+    found = kit(tmp_path / "zero", "attack.name=min_max", "attack.fraction=0")
+    assert "attack" not in found
+    assert {key: found[key] for key in SAME} == {key: plain[1][key] for key in SAME}
+    for name, value in learned(tmp_path / "zero").items():
+        assert value.tobytes() == learned(plain[0])[name].tobytes()
+
+
+@pytest.mark.parametrize("name", ["min_max", "unaligned"])
+def test_an_attacked_run_is_the_same_in_process_and_as_a_fleet(kit: Kit, tmp_path: Path, name: str) -> None:
+    attack = (f"attack.name={name}", "attack.fraction=0.3", "privacy.shared.epsilon=inf")
+    found = kit(tmp_path / "one", *attack)
+    other = kit(tmp_path / "many", *attack, "runtime=fleet")
+    theirs = learned(tmp_path / "many")
+    for key, value in learned(tmp_path / "one").items():
+        assert value == pytest.approx(theirs[key], abs=1e-5)
+    for key in ("attackers", "of", "in_a_round", "warnings", "tolerates"):
+        assert found["attack"][key] == other["attack"][key]
+    assert found["attack"]["attackers"] == 4
+    assert "Only a simulation knows who attacks" in found["attack"]["simulation_only"]
+
+
+@pytest.mark.slow
+def test_an_attacked_run_on_ray_is_that_in_this_process(kit: Kit, tmp_path: Path) -> None:
+    attack = ("attack.name=alie", "attack.options.z=1.5", "attack.fraction=0.3")
+    kit(tmp_path / "one", *attack)
+    kit(tmp_path / "ray", *attack, "runtime=ray")
+    theirs = learned(tmp_path / "ray")
+    for key, value in learned(tmp_path / "one").items():
+        assert value.tobytes() == theirs[key].tobytes()
+
+
+@pytest.mark.parametrize("name", ["label_flip", "unaligned", "sign_flip", "adaptive_under_clip"])
+def test_an_undefended_attack_succeeds(kit: Kit, tmp_path: Path, name: str) -> None:
+    """Of what people would say about safety, the shared adapter learns most, or less than half.
+
+    The toy's texts mean nothing, so what is learned of them shows in what was trained on.
+    """
+    clean, attacked = tmp_path / "clean", tmp_path / "attacked"
+    kit(clean, *LOUD)
+    kit(attacked, *LOUD, f"attack.name={name}", "attack.fraction=0.8")
+    assert agreed(kit, clean, clean) > 0.55
+    assert agreed(kit, clean, attacked) < 0.465
+
+
+def test_a_backdoor_is_looked_for_where_it_is(kit: Kit, tmp_path: Path) -> None:
+    found = kit(tmp_path / "run", *LOUD, "attack.name=backdoor", "attack.fraction=0.5")["attack"]
+    assert set(found["success"]) == set(found["honest"])
+    assert found["success"]["base"] == 0.0  # a reward of 0 prefers nothing
+    assert all(0 <= share <= 1 for share in found["success"].values())
+
+
+def test_a_void_guarantee_is_said_on_the_page_and_a_lie_that_nobody_asked_for(
+    kit: Kit, tmp_path: Path
+) -> None:
+    options = ("strategy.name=krum", "strategy.options.num_malicious_nodes=1", "attack.name=loss_liar")
+    found = kit(tmp_path / "run", *LOUD, *options, "attack.fraction=0.5")
+    void, lie = found["attack"]["warnings"]
+    assert "its guarantee is void" in void
+    assert "does not ask for" in lie
+    page = render_page([("", found)])
+    assert void.split(":")[0] in page
+    assert "Only a simulation knows who attacks" in page
