@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import RunFolderError, StrategyError
 from commonground.manifest import Manifest
@@ -17,8 +19,10 @@ from commonground.privacy.adaptive_clip import AdaptiveClip
 from commonground.server.checkpoint import DAMAGE, damage, write_atomically
 from commonground.strategies.adaptive_clip import AdaptedClip
 from commonground.strategies.central_noise import CentralNoise
+from commonground.strategies.norm_bound import NormBound
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.registry import check_composition, get_strategy, is_linear
+from commonground.strategies.safety_gate import SafetyGate
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Job:
         unit: what the ledger's claim protects: person | comparison.
         timeout: seconds to wait for replies of a round, or None.
         mechanism: the central noise where it is not the plain one: `adaptive_clip` (its public numbers).
+        norm_bound: L2 norm that a step of the strategy is bounded to; inf = not bounded.
+        gate: the safety gate's `tolerance`, `steps` and `rate`; empty = no gate.
         stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
             fault of the program; a deployment says False, since a failed device is simply absent.
     """
@@ -77,6 +83,8 @@ class Job:
     timeout: float | None = None
     stop_on_error: bool = True
     mechanism: dict[str, Any] = field(default_factory=dict)
+    norm_bound: float = math.inf
+    gate: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the job to a JSON file, atomically."""
@@ -102,6 +110,10 @@ class Job:
             del values[name]
         if not self.mechanism:  # the digest of a job with the plain one is what it always was
             del values["mechanism"]
+        if self.norm_bound == math.inf:
+            del values["norm_bound"]
+        if not self.gate:
+            del values["gate"]
         values["initial_arrays"] = {
             name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in self.initial_arrays().items()
         }
@@ -137,7 +149,7 @@ class Job:
             )
         check_composition(self.strategy, self.trust, noisy, self.unit, self.options)
         return PersonLevel(
-            get_strategy(self.strategy, self.options),
+            self._rule(),
             manifest,
             people=self.people,
             q=self.q,
@@ -151,6 +163,13 @@ class Job:
             participations=self.participations,
             mechanism=self._mechanism(),
         )
+
+    def _rule(self) -> Strategy:
+        """The strategy inside its wrappers: the bound next to it, the gate around both."""
+        rule = get_strategy(self.strategy, self.options)
+        if self.norm_bound < math.inf:
+            rule = NormBound(rule, self.norm_bound, individual=not is_linear(self.strategy))
+        return SafetyGate(rule, **self.gate) if self.gate else rule
 
     def _mechanism(self) -> CentralNoise | None:
         if "adaptive_clip" in self.mechanism:

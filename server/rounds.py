@@ -31,6 +31,7 @@ from commonground.server.job import Job
 from commonground.strategies import together
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.records import ARRAYS, CONFIG, to_record
+from commonground.strategies.safety_gate import ACTIONS, Decision
 from commonground.strategies.together import serves_cohorts
 
 __all__ = ["Job", "Outcome", "RoundEvent", "load_outcome", "run_rounds"]
@@ -57,6 +58,7 @@ class RoundEvent:
         averaged: its mean over the last half of the rounds, or None.
         seconds: wall time of the round.
         clip: the clip that was asked for in it, where it is adapted.
+        gate: what the safety gate decided in it, where there is one.
     """
 
     arm: str
@@ -70,6 +72,7 @@ class RoundEvent:
     averaged: dict[str, np.ndarray] | None
     seconds: float
     clip: float | None = None
+    gate: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def run_rounds(
                 RoundEvent(
                     job.arm, round, cohort, change["messages"], change["refused"], change["errors"],
                     change["bytes"], wrapper.current, wrapper.averaged, time.monotonic() - began, clip,
+                    _decision(job, round, wrapper),
                 )
             )  # fmt: skip
         _save(job, digest, wrapper, round, finished=False)
@@ -152,6 +156,16 @@ def run_rounds(
     _private(grid, job, job.rounds + 1, last, job.final_private, final=True, stop=stop)
     _save(job, digest, wrapper, job.rounds, finished=True)
     return load_outcome(job)
+
+
+def _decision(job: Job, round: int, wrapper: PersonLevel) -> dict[str, Any] | None:
+    """What the safety gate decided, for the observer and the log; None without one, or in a skipped round."""
+    found = getattr(wrapper.inner, "decision", None)
+    if not isinstance(found, Decision):
+        return None
+    if found.action != ACTIONS[0]:
+        log.info("%s, round %d: %s: %s", job.arm, round, found.action.replace("_", " "), found.reason)
+    return found.to_dict()
 
 
 def load_outcome(job: Job) -> Outcome:

@@ -33,6 +33,7 @@ from commonground.simulations.stages import central_people
 from commonground.simulations.stores import open_store
 from commonground.simulations.world import World
 from commonground.simulations.writing import save_adapters, write_samples
+from commonground.strategies.safety_gate import ACTIONS
 
 if TYPE_CHECKING:
     from commonground.simulations.folder import RunFolder
@@ -110,6 +111,8 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         "truth": None if world.population.truth is None else _truth(world),
         "reproduce": reproduce(folder.path),
     }
+    if world.config.gate.enabled:
+        result["gate"] = _gate(trained.events)
     if world.attack is not None:
         result["attack"] = attack_outcome(world, found, policies)
     if world.models["shared"].kind == "policy":
@@ -202,6 +205,17 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
             "noise drawn from the run's seed",
         ],
     }
+
+
+def _gate(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """How often the safety gate did what, and what it found last, arm by arm."""
+    found: dict[str, Any] = {}
+    for event in events:
+        if (decision := event.get("gate")) is not None:
+            own = found.setdefault(event["arm"], dict.fromkeys(ACTIONS, 0))
+            own[decision["action"]] += 1
+            own["last"] = {"round": event["round"], **decision}
+    return found
 
 
 def _egress(world: World, trained: Trained, state: Path) -> dict[str, Any]:

@@ -245,10 +245,18 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         charge=(cost.sampling, cost.noise_multiplier),
         unit=config.privacy.unit,
         mechanism=_mechanism(world, manifest.clip),
+        norm_bound=config.strategy.norm_bound,
+        gate=_gate(config),
     )
     path = folder.state / f"job-{arm}.json"
     job.save(path)
     return path
+
+
+def _gate(config: Config) -> dict[str, Any]:
+    """The safety gate of a job; empty where it is off."""
+    gate = asdict(config.gate)
+    return gate if gate.pop("enabled") else {}
 
 
 def _mechanism(world: World, clip: float) -> dict[str, Any]:
@@ -317,6 +325,8 @@ class _Curve:
         }
         if event.clip is not None:
             line["clip"] = event.clip
+        if event.gate is not None:
+            line["gate"] = event.gate
         if len(self.rows):
             arrays = event.averaged if event.averaged is not None else event.arrays
             line |= self._accuracies(arm, arrays, event.round)

@@ -17,7 +17,7 @@ from commonground.errors import StrategyError
 from commonground.strategies.records import from_record, to_record
 
 State = dict[str, Any]
-_RECORD = "__array_record__"
+RECORD = "__array_record__"
 
 
 def strategy_state(strategy: Strategy) -> State:
@@ -44,7 +44,7 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, np.generic):
         return np.asarray(value)
     if isinstance(value, ArrayRecord):
-        return {_RECORD: from_record(value)}
+        return {RECORD: from_record(value)}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _plain(inner, f"{place}[{key!r}]") for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -57,8 +57,8 @@ def _plain(value: Any, place: str) -> Any:
 
 def _restored(value: Any) -> Any:
     if isinstance(value, dict):
-        if set(value) == {_RECORD}:
-            return to_record(value[_RECORD])
+        if set(value) == {RECORD}:
+            return to_record(value[RECORD])
         return {key: _restored(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_restored(inner) for inner in value]

@@ -81,11 +81,15 @@ class LossConfig:
 
 @dataclass
 class StrategyConfig:
-    """`name` of a Flower strategy, its `options`, and whether the last half of the rounds is averaged."""
+    """`name` of a Flower strategy, its `options`, and whether the last half of the rounds is averaged.
+
+    `norm_bound`: L2 norm that a step is bounded to (inf = not).
+    """
 
     name: str = "fedavg"
     options: dict[str, Any] = field(default_factory=dict)
     average: bool | None = None
+    norm_bound: float = float("inf")
 
 
 @dataclass
@@ -132,6 +136,16 @@ class PrivacyConfig:
 
 
 @dataclass
+class GateConfig:
+    """The safety gate. `tolerance`: public loss a round may lose, nats; `steps`, `rate` of its public SGD."""
+
+    enabled: bool = False
+    tolerance: float = 0.05
+    steps: int = 4
+    rate: float = 4.0
+
+
+@dataclass
 class FleetConfig:
     """`runtime=fleet`: people trained in one tensor operation (`chunk`), and on how many processes.
 
@@ -170,6 +184,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)

@@ -87,6 +87,8 @@ def numbers(config: Config) -> Iterator[Fault]:
         "loss.sft": 0,
         "fleet.chunk": 1,
         "fleet.shards": 1,
+        "gate.tolerance": 0,
+        "gate.steps": 1,
         "attack.seed": 0,
     }
     for key, low in least.items():
@@ -96,7 +98,7 @@ def numbers(config: Config) -> Iterator[Fault]:
     positive = (
         "shared.rate", "loss.beta", "privacy.shared.epsilon", "privacy.shared.clip",
         "privacy.shared.clip_start", "privacy.private.epsilon", "privacy.private.clip",
-        "privacy.private.rate",
+        "privacy.private.rate", "strategy.norm_bound", "gate.rate",
     )  # fmt: skip
     for key in positive:
         value = value_of(config, key)
@@ -156,6 +158,12 @@ def together(config: Config) -> Iterator[Fault]:
         yield (
             "data.safety.source",
             "found 'ratings'; accepted: starter, pairs, hub (a rating is no safety judgement)",
+        )
+    if config.gate.enabled and config.model.kind != "reward":
+        yield (
+            "gate.enabled",
+            f"found true with model.kind={config.model.kind}; accepted: false, or model.kind=reward (a language "
+            "model would be scored on every public pair after every round, at more than the round's cost)",
         )
     if config.model.kind == "reward" and config.loss.name == "sft":
         yield (

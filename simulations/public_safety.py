@@ -1,0 +1,115 @@
+"""The safety gate's public pairs in a simulation: starter pairs that no test comparison is about.
+
+Disjoint from what people are tested on: where their safety questions are starter pairs, the prompts of the
+test quarter are left out for everybody, evaluated or not; where they are from another source, every pair of
+which a text stands in a test comparison. People learn from the same public questions as the gate, each from
+few of them and with labels of their own. The same pairs score and repair: proposal and shadow have both been
+trained on them, so their losses compare. Judged on a half that only people train on, the shadow would always
+be the worse one, and bind nobody.
+
+Named by `strategies.safety_gate` as a text, since a strategy imports no simulation; a server of one's own
+names another function.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from commonground.comparisons import Comparison
+from commonground.data.starter import safety_pairs
+from commonground.embeddings import Encoder
+from commonground.errors import StrategyError
+from commonground.losses import get_loss
+from commonground.simulations.answers import PlantedSafety
+from commonground.simulations.devices import tensors
+from commonground.simulations.planting import Planting
+from commonground.simulations.population import STARTER
+from commonground.simulations.world import World, current_run, world_of
+from commonground.training.model import Tensors, person_rows
+from commonground.training.people import take
+from commonground.training.reward import RewardFeatures, RewardModel
+
+Arrays = dict[str, np.ndarray]
+LEAST = 4  # pairs
+
+
+class RewardSafety:
+    """Public pairs under a reward model; see `strategies.safety_gate.PublicSafety`.
+
+    Args:
+        world: the run's world.
+        model: the model of an arm.
+        pairs: public pairs, the safe answer chosen.
+    """
+
+    def __init__(self, world: World, model: RewardModel, pairs: tuple[Comparison, ...]) -> None:
+        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.chosen, pair.rejected)))
+        found = Encoder(world.config.model.base).embed(texts)
+        own = world.features
+        features = RewardFeatures(pairs, dict(zip(texts, found, strict=True)), own.bases, own.dims)
+        self._model, self._plan = model.over(features), world.plans["shared"].shared
+        self._rows = person_rows([np.arange(len(pairs))])
+        self._batch = self._model.batch(self._rows, "shared", None)
+        self._weights = self._rows.mask / len(pairs)
+
+    def score(self, shared: Arrays) -> tuple[float, float]:
+        """(mean -log probability of the safe answer in nats, part of pairs that are right)."""
+        better, worse = self._model.scores(self._rows, _one(shared), None)
+        margin = (better - worse).double().numpy()[0]
+        loss = np.logaddexp(0.0, -self._plan.settings.beta * margin).mean()
+        return float(loss), float(np.where(margin == 0, 0.5, margin > 0).mean())
+
+    def gradient(self, shared: Arrays) -> Arrays:
+        """Of the mean over the pairs of the run's own loss."""
+        plan = self._plan
+        sums = self._model.gradient_sums(
+            self._batch, _one(shared), get_loss(plan.loss), plan.settings, self._weights
+        )
+        return {name: value[0].double().numpy() for name, value in sums.items()}
+
+
+def public_safety() -> RewardSafety:
+    """The public pairs of the run and arm that this process serves.
+
+    Raises:
+        StrategyError: the run trains a language model, or too few public pairs are left.
+    """
+    run, arm = current_run()
+    world = world_of(run)
+    model = world.models[arm]
+    if not isinstance(model, RewardModel):
+        raise StrategyError(
+            f"gate.enabled needs model.kind=reward, not {model.kind}: a language model would have to be "
+            "scored on every public pair after every round"
+        )
+    return RewardSafety(world, model, public_pairs(world))
+
+
+def public_pairs(world: World) -> tuple[Comparison, ...]:
+    """Starter pairs that nobody's test is about, the safe answer chosen.
+
+    Raises:
+        StrategyError: too few are left.
+    """
+    tests = [world.table[row] for row in world.test_rows.tolist() if world.table[row].tag == "safety"]
+    known = {text for c in tests for text in (c.chosen, c.rejected)}
+    allowed = {(pair.safe, pair.unsafe) for pair in safety_pairs()}
+    if world.config.data.safety.source == STARTER:
+        asked = PlantedSafety(world.config.seed, world.config.data, Planting()).asked
+        allowed = {(safe, unsafe) for _, safe, unsafe in asked}
+    found = tuple(
+        Comparison(pair.prompt, pair.safe, pair.unsafe, "safety", "public")
+        for pair in safety_pairs()
+        if (pair.safe, pair.unsafe) in allowed and known.isdisjoint((pair.safe, pair.unsafe))
+    )
+    if len(found) < LEAST:
+        raise StrategyError(
+            f"gate.enabled: {len(found)} public safety pairs are left that no test is about; "
+            f"at least {LEAST} are needed"
+        )
+    return found
+
+
+def _one(shared: Arrays) -> Tensors:
+    cast = {name: np.asarray(value).astype(np.float32) for name, value in shared.items()}
+    return take(tensors(cast), 1)
