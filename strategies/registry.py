@@ -82,18 +82,14 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "scaffold": Scaffold,
     "utilitarian": utilitarian,
 }
-INDIVIDUAL = frozenset(
-    {"bulyan", "fedmedian", "fedtrimmedavg", "fltrust", "krum", "multikrum", "rfa"}
-    | {"fedex", "flexlora", "flora", "hetlora"}
-)
+PRODUCTS = frozenset({"fedex", "flexlora", "flora", "hetlora"})
+INDIVIDUAL = PRODUCTS | {"bulyan", "fedmedian", "fedtrimmedavg", "fltrust", "krum", "multikrum", "rfa"}
 LINEAR = frozenset(STRATEGIES) - INDIVIDUAL
 # Why a rule that sees replies one by one cannot meet central noise, and what does the same job there.
 WHY = {
     "rfa": "takes several passes over people's updates one by one, each of which would be a release",
     "fltrust": "scores people's updates one by one",
-} | dict.fromkeys(
-    ("fedex", "flexlora", "flora", "hetlora"), "needs the product B A of every person, one by one"
-)
+} | dict.fromkeys(PRODUCTS, "needs the product B A of every person, one by one")
 FACTORS_INSTEAD = "rolora (exact, and linear), fedsa, or fedit (linear, and inexact)"
 INSTEAD = "centred_clipping (robust, and a sum of bounded vectors)"
 LEFT_OUT = {
