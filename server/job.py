@@ -16,8 +16,10 @@ from flwr.serverapp.strategy import Strategy
 from commonground.errors import RunFolderError, StrategyError
 from commonground.manifest import Manifest
 from commonground.privacy.adaptive_clip import AdaptiveClip
+from commonground.privacy.banded import BandedNoise
 from commonground.server.checkpoint import DAMAGE, damage, write_atomically
 from commonground.strategies.adaptive_clip import AdaptedClip
+from commonground.strategies.banded import Banded
 from commonground.strategies.central_noise import CentralNoise
 from commonground.strategies.norm_bound import NormBound
 from commonground.strategies.person_dp import PersonLevel
@@ -52,7 +54,8 @@ class Job:
         charge: (sampling, noise multiplier) of one round, or of one message where `participations` caps them.
         unit: what the ledger's claim protects: person | comparison.
         timeout: seconds to wait for replies of a round, or None.
-        mechanism: the central noise where it is not the plain one: `adaptive_clip` (its public numbers).
+        mechanism: the central noise where it is not the plain one: `adaptive_clip` or `banded`, with its
+            public numbers.
         norm_bound: L2 norm that a step of the strategy is bounded to; inf = not bounded.
         gate: the safety gate's `tolerance`, `steps` and `rate`; empty = no gate.
         stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
@@ -174,4 +177,7 @@ class Job:
     def _mechanism(self) -> CentralNoise | None:
         if "adaptive_clip" in self.mechanism:
             return AdaptedClip(AdaptiveClip(**self.mechanism["adaptive_clip"]), self.seed)
+        if "banded" in self.mechanism:
+            public = BandedNoise(**self.mechanism["banded"])
+            return Banded(public, float(self.manifest["clip"]), self.seed, self.rounds)
         return None

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from commonground.errors import EgressError
 from commonground.manifest import Manifest, Sealed, clip_for, seal
+from commonground.privacy.banded import may_join
 from commonground.privacy.claims import SharedClaim
 from commonground.randomness import normal
 from commonground.simulations.attacks.liars import lying
@@ -49,6 +51,10 @@ class SimulatedDevice:
         # In the decoupled schedule the private state is not even read: a damaged one could stop the message.
         state = None if self._plan.schedule == "decoupled" else self._before(round)
         most = manifest.accepted(clip)
+        if not join(self._world, self._store, self._arm, [self._person], round)[0]:
+            raise EgressError(
+                f"round {round} comes too early, or too often, for this device; it does not join"
+            )
         found = respond(self._world, self._store, self._arm, model, self._people, shared, state, round, most)
         clipped = clip_for(manifest, {name: value[0].numpy() for name, value in found.update.items()}, most)
         noise = self._noise(round) if manifest.noise_on_device else None
@@ -90,6 +96,33 @@ def device_noise(world: World, arm: Arm, person: int, round: int) -> dict[str, n
         * normal(spec.shape, seed, "device noise", round, person, spec.name).numpy()
         for spec in world.manifests[arm].tensors
     }
+
+
+def join(world: World, store: PrivateStore, arm: Arm, people: Sequence[int], round: int) -> np.ndarray:
+    """(P,) bool: who joins a round, by their devices' own records, which note it before anything leaves.
+
+    A device joins at most k rounds, any two at least b apart (`Manifest.participation`), whatever the server
+    asks; and none before one that it has joined. Asked again for a round it has joined, it joins again.
+    """
+    limits = world.manifests[arm].participation
+    if limits is None:
+        return np.ones(len(people), dtype=bool)
+    stream, none = f"joined-{arm}", np.zeros(len(people), np.int64)
+    before = store.read_many(stream, people, round)[1]
+    newest = store.read_many(stream, people, world.config.rounds + 2)[1].get("last", none)
+    count, last = before.get("count", none), before.get("last", none)
+    joins = np.array(
+        [
+            now <= round and may_join(times, then, round, *limits)
+            for times, then, now in zip(count.tolist(), last.tolist(), newest.tolist(), strict=True)
+        ],
+        dtype=bool,
+    )
+    if joins.any():
+        who = [person for person, joined in zip(people, joins.tolist(), strict=True) if joined]
+        record = {"count": count[joins] + 1, "last": np.full(len(who), round, np.int64)}
+        store.write_many(stream, who, round, record)
+    return joins
 
 
 def respond(

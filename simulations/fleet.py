@@ -16,7 +16,7 @@ import numpy as np
 from commonground.comparisons import Tag
 from commonground.manifest import Receipt, SealedBatch, clip_for_many, seal_many
 from commonground.randomness import Streams, normals
-from commonground.simulations.devices import STREAM, epsilon_words, frozen_shared, remember, respond
+from commonground.simulations.devices import STREAM, epsilon_words, frozen_shared, join, remember, respond
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import Arm, World
 from commonground.strategies.together import CohortReply
@@ -83,7 +83,11 @@ class Fleet:
         parts: list[Arrays] = []
         total = {spec.name: np.zeros(spec.shape) for spec in self._manifest.sent}
         receipts: list[Receipt] = []
-        for chunk in self._chunks(people):
+        for asked in self._chunks(people):
+            joins = join(self._world, self._store, self._arm, asked, round)
+            chunk = [person for person, joined in zip(asked, joins.tolist(), strict=True) if joined]
+            if not chunk:
+                continue
             sealed = self._sealed(round, shared, chunk, clip)
             answered += [person for person, kept in zip(chunk, sealed.kept.tolist(), strict=True) if kept]
             receipts += sealed.receipts

@@ -238,7 +238,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         average=bool(config.strategy.average),
         private=private,
         final_private=world.evaluated.tolist() if arm == "shared" and not batched else [],
-        participations=world.claim.participations if config.privacy.trust == "local" else None,
+        participations=world.claim.participations,
         eligible=None if len(world.eligible) == world.people else world.eligible.tolist(),
         # The pooled arm is a baseline that exists only here: nothing of it is ever released.
         ledger=str((folder.state / LEDGER).resolve()) if arm == "shared" else None,
@@ -261,7 +261,9 @@ def _gate(config: Config) -> dict[str, Any]:
 
 def _mechanism(world: World, clip: float) -> dict[str, Any]:
     """The central noise of an arm's job where it is not the plain one."""
-    public = world.claim.adaptive
+    public, banded = world.claim.adaptive, world.claim.banded
+    if banded is not None:
+        return {"banded": asdict(banded)}
     if public is None:
         return {}
     return {"adaptive_clip": asdict(replace(public, start=min(public.start, clip), most=clip))}

@@ -49,7 +49,9 @@ def expect_cohorts(world: World, q: float, first: int, tick: Tick) -> None:
         tick: who is told.
     """
     config = world.config
-    cohorts = [draw_cohort(config.seed, r, world.eligible, q) for r in range(first, config.rounds + 1)]
+    band = 1 if world.claim.banded is None else world.claim.banded.band
+    rounds = range(first, config.rounds + 1)
+    cohorts = [draw_cohort(config.seed, r, world.eligible, q, band) for r in rounds]
     people = np.unique(np.concatenate([np.zeros(0, np.int64), *cohorts])).tolist()
     for done in world.crowd.expect(people):
         tick("comparisons", done, len(people))

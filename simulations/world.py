@@ -189,6 +189,8 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         clip=privacy.shared.clip,
         adaptive=privacy.shared.clip_mode == "adaptive",
         start=privacy.shared.clip_start,
+        mechanism=privacy.shared.mechanism,
+        band=privacy.shared.band,
     )
     own = private_claim(
         mechanism=privacy.private.mechanism,
@@ -291,6 +293,7 @@ def _manifest(
         versions=model.public_digests(),
         received=tuple(TensorSpec(name, shape) for name, shape in received.items()),
         bit=None if claim.adaptive is None else TensorSpec(f"{EXTRA}within_clip", ()),
+        participation=None if claim.banded is None else (claim.banded.participations, claim.banded.band),
     )
 
 

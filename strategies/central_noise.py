@@ -30,6 +30,8 @@ class CentralNoise:
     def __init__(self, noise_multiplier: float, clip: float, seed: int) -> None:
         self.z, self.clip, self.seed = noise_multiplier, clip, seed
 
+    band: int = 1  # rounds between two visits of one person, where people come by rota
+
     @property
     def asked(self) -> dict[str, float]:
         """What stands in the messages of this round beside the round itself."""

@@ -129,7 +129,7 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         self._tell()
         with quiet_flower():  # lets the inner strategy note where it stands; it samples nobody
             self.inner.configure_train(server_round, to_record(self._exact), ConfigRecord(dict(config)), grid)
-        drawn = draw_cohort(self.seed, server_round, self.eligible, self.q)
+        drawn = draw_cohort(self.seed, server_round, self.eligible, self.q, self.mechanism.band)
         drawn = under_cap(drawn, self.taken_part, self.participations)
         self.taken_part[drawn] += 1
         self.cohort = drawn.tolist()

@@ -97,6 +97,7 @@ class SharedPrivacyConfig:
     """Privacy of the shared adapter. `delta` null = people^-1.1; `clip` null = the model's default.
 
     `clip_mode`: fixed | adaptive (follows the median norm, from `clip_start` on and never above `clip`).
+    `mechanism`: gaussian | banded (noise that cancels between rounds; `band` null = people / cohort).
     """
 
     epsilon: float = 8.0
@@ -104,6 +105,8 @@ class SharedPrivacyConfig:
     clip: float | None = None
     clip_mode: str = "fixed"
     clip_start: float | None = None
+    mechanism: str = "gaussian"
+    band: int | None = None
     participations: int | None = None
 
 

@@ -45,6 +45,7 @@ class Manifest:
         received: tensors that the server sends beside those of `tensors` and that never leave a device.
         bit: where the clip is adapted, the one number that leaves beside `tensors`: +1/2 where the update was
             within the clip that the server asked for, else -1/2. `clip` then bounds what it may ask for.
+        participation: (k, b) where a device joins at most k rounds, any two of them at least b apart.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -53,6 +54,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     received: tuple[TensorSpec, ...] = ()
     bit: TensorSpec | None = None
+    participation: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` takes them back."""
@@ -66,18 +68,21 @@ class Manifest:
             # Only where there are any: the digests of all other manifests stay what they were.
             **({"received": _specs(self.received)} if self.received else {}),
             **({"bit": _specs([self.bit])[0]} if self.bit is not None else {}),
+            **({"participation": list(self.participation)} if self.participation is not None else {}),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
         """The manifest that `to_dict` wrote."""
+        k, b = values.get("participation", (0, 0))
         bits = [values["bit"]] if "bit" in values else []
         tensors, received, bit = (
             tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in found)
             for found in (values["tensors"], values.get("received", ()), bits)
         )
+        joins = (int(k), int(b)) if k else None
         clip, noise = float(values["clip"]), bool(values["noise_on_device"])
-        return cls(tensors, clip, noise, dict(values["versions"]), received, bit[0] if bit else None)
+        return cls(tensors, clip, noise, dict(values["versions"]), received, bit[0] if bit else None, joins)
 
     @functools.cached_property
     def digest(self) -> str:

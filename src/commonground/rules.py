@@ -12,6 +12,7 @@ from commonground.comparisons import TAGS
 from commonground.config import Config
 from commonground.losses import LOSSES
 from commonground.privacy.adaptive_clip import LEAST_COHORT
+from commonground.privacy.banded import largest_band
 
 Fault = tuple[str, str]
 Rule = Callable[[Config], Iterator[Fault]]
@@ -21,6 +22,7 @@ RUNTIMES = ("inprocess", "ray", "fleet")
 KINDS = ("reward", "policy")
 SOURCES = ("starter", "ratings", "pairs", "hub")
 CLIP_MODES = ("fixed", "adaptive")
+MECHANISMS = ("gaussian", "banded")
 SPLITS = ("warm", "cold", "unseen_people")
 
 
@@ -49,6 +51,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "privacy.accountant": ("rdp", "prv"),
         "privacy.private.mechanism": ("dp_sgd", "label"),
         "privacy.shared.clip_mode": CLIP_MODES,
+        "privacy.shared.mechanism": MECHANISMS,
     }
     for key, known in accepted.items():
         if value_of(config, key) not in known:
@@ -82,6 +85,7 @@ def numbers(config: Config) -> Iterator[Fault]:
         "evaluation.prompts": 0,
         "evaluation.tokens": 1,
         "privacy.shared.participations": 1,
+        "privacy.shared.band": 1,
         "privacy.private.steps": 1,
         "privacy.private.ridge": 0,
         "loss.sft": 0,
@@ -178,6 +182,24 @@ def together(config: Config) -> Iterator[Fault]:
         )
 
 
+def banded_noise(config: Config) -> Iterator[Fault]:
+    """What banded noise needs: a server that adds it, one clip, and people enough to wait their turn."""
+    if config.privacy.shared.mechanism != "banded":
+        return
+    needs = (("privacy.unit", "person"), ("privacy.trust", "central"), ("privacy.shared.clip_mode", "fixed"))
+    for key, needed in needs:
+        if (found := value_of(config, key)) != needed:
+            yield key, f"found {found!r} with privacy.shared.mechanism=banded; accepted: {needed}"
+    cohort = max(2, config.people // 5) if config.cohort is None else config.cohort
+    most, band = largest_band(config.people, max(1, cohort), config.rounds), config.privacy.shared.band
+    if band is not None and band > most:
+        yield (
+            "privacy.shared.band",
+            f"found {band}; accepted: at most {most}, since {cohort} of {config.people} people are expected "
+            f"in each of {config.rounds} rounds and nobody comes twice within {band}",
+        )
+
+
 def adapted_clip(config: Config) -> Iterator[Fault]:
     """What an adapted clip needs: noise by the server on whole people's messages, and enough of them."""
     if config.privacy.shared.clip_mode != "adaptive":
@@ -197,4 +219,4 @@ def adapted_clip(config: Config) -> Iterator[Fault]:
         yield "privacy.shared.clip_start", f"found {start:g}; accepted: at most privacy.shared.clip, {most:g}"
 
 
-RULES: tuple[Rule, ...] = (choices, numbers, together, adapted_clip)
+RULES: tuple[Rule, ...] = (choices, numbers, together, adapted_clip, banded_noise)

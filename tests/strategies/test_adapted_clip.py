@@ -27,9 +27,11 @@ from commonground.strategies.adaptive_clip import AdaptedClip
 from commonground.strategies.person_dp import Arrays, PersonLevel
 from commonground.strategies.quiet import quiet_flower
 from commonground.strategies.records import to_record, train_content
-from commonground.strategies.registry import LINEAR
+from commonground.strategies.registry import LINEAR, STRATEGIES
 from commonground.training.client_half import Visit, answer
 
+# The bed has no two low-rank factors.
+NAMES = sorted(name for name in LINEAR if not getattr(STRATEGIES[name], "factors", ""))
 PEOPLE = 50
 FLAG = TensorSpec("extra.within_clip", ())
 MANIFEST = replace(toy.manifest(2.0), bit=FLAG)
@@ -154,7 +156,7 @@ class AdaptedRun(toy_bed.Run):
                 self.kept[person][round] = {n: v[place].numpy() for n, v in found.memory.items()}
 
 
-@pytest.mark.parametrize("name", sorted(LINEAR))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_linear_strategy_goes_with_it_and_resumes(name: str, tmp_path: Path) -> None:
     run = AdaptedRun(name, toy_bed.spread(PEOPLE), clip=3.0, changes={"noise_multiplier": 0.5})
     shared, clips = run.first(), [run.wrapper.mechanism.clip]

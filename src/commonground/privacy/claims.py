@@ -22,6 +22,7 @@ from commonground.privacy.accounting import (
     noise_for_gaussian,
 )
 from commonground.privacy.adaptive_clip import AdaptiveClip, adaptive_clip
+from commonground.privacy.banded import BandedNoise, check_band, default_participations, largest_band
 from commonground.privacy.private_claims import (
     PrivateClaim,
     after,
@@ -35,10 +36,13 @@ __all__ = ["PrivateClaim", "SharedClaim", "private_claim", "shared_claim"]
 
 UNITS = ("person", "comparison")
 TRUSTS = ("central", "local")
+MECHANISMS = ("gaussian", "banded")
 SCHEDULES = ("decoupled", "alternating", "joint")
 ADVERSARIES = {
     "central": "anybody who sees the released shared adapter of every round, other people included; "
     "the server is trusted with single clipped updates and with the draw of the cohorts",
+    "banded": "anybody who sees the released shared adapter of every round and who took part in which; the "
+    "server is trusted with single clipped updates",
     "local": "the server and anybody else, who see every single noised message and who sent it",
 }
 NOMINAL = "nominal: what the same noise would give if delta meant something, as it does over many people"
@@ -66,6 +70,7 @@ class SharedClaim:
         cohort: qN people expected a round.
         meaningful: whether delta says anything for so few people.
         adaptive: the clip that follows the median norm, or None where it is fixed.
+        banded: the noise that cancels between rounds, or None where it is fresh in each.
     """
 
     unit: str
@@ -85,15 +90,20 @@ class SharedClaim:
     cohort: int
     meaningful: bool
     adaptive: AdaptiveClip | None = None
+    banded: BandedNoise | None = None
 
     def charge(self, rounds: int = 1) -> Charge:
         """What `rounds` rounds (local trust at person level: messages) cost everybody who is charged."""
+        if self.banded is not None:  # k visits together are one Gaussian of multiplier z
+            return Charge(1.0, self.noise_multiplier * math.sqrt(self.banded.participations), rounds)
         if self.participations is not None:  # replace-one moves a message by 2C
             return Charge(1.0, self.noise_multiplier / 2, rounds)
         return Charge(self.sampling, self.noise_multiplier, rounds)
 
     def epsilon_after(self, rounds: int, accountant: str | None = None) -> float:
         """Epsilon after so many rounds, never falling and never above the whole run's."""
+        if self.banded is not None:  # nobody has come more often yet
+            rounds = -(-rounds // self.banded.band)
         return after(
             self.charge, min(rounds, self.most), self.most, self.delta, accountant or self.accountant
         )
@@ -106,9 +116,10 @@ class SharedClaim:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values; epsilon is None where delta is meaningless, with a nominal one beside it."""
         values = claim_values(self, self.rounds)
-        del values["adaptive"]
-        if self.adaptive is not None:
-            values["adaptive"] = self.adaptive.to_dict()
+        for name, part in (("adaptive", self.adaptive), ("banded", self.banded)):
+            del values[name]
+            if part is not None:
+                values[name] = part.to_dict()
         if not self.meaningful and math.isfinite(self.epsilon):
             nominal = values["epsilon"]
             values |= {"epsilon": None, "epsilon_rdp": None, "epsilon_prv": None}
@@ -131,6 +142,8 @@ def shared_claim(
     clip: float | None = None,
     adaptive: bool = False,
     start: float | None = None,
+    mechanism: str = "gaussian",
+    band: int | None = None,
 ) -> SharedClaim:
     """Solve the noise of the shared adapter and say what it promises.
 
@@ -150,6 +163,9 @@ def shared_claim(
         clip: C, only quoted; where it is adapted, the largest that a device accepts.
         adaptive: the clip follows the median norm; needs unit person, trust central and 50 people a round.
         start: its first value; None is 0.1, or `clip` where that is less.
+        mechanism: gaussian (fresh noise, secret coins) | banded (noise that cancels, no coins); banded needs
+            unit person, trust central and one clip.
+        band: b of banded noise; None is the largest that people and cohort allow.
 
     Raises:
         ConfigError: every fault at once.
@@ -177,12 +193,20 @@ def shared_claim(
         faults.append(
             f"privacy.shared.clip_mode is adaptive with unit {unit}, trust {trust}; accepted: person, central"
         )
+    faults += unknown("privacy.shared.mechanism", mechanism, MECHANISMS)
+    if mechanism == "banded" and (unit, trust, adaptive) != ("person", "central", False):
+        faults.append(
+            f"privacy.shared.mechanism is banded with unit {unit}, trust {trust}, adapted clip "
+            f"{adaptive}; accepted: person, central, False"
+        )
     if adaptive and clip is None:
         faults.append("privacy.shared.clip is None; an adapted clip needs a largest one")
     if faults:
         raise ConfigError(faults)
     delta = default_delta(people) if delta is None else float(delta)
     most: int | None = None
+    banded: BandedNoise | None = None
+    adversary = ADVERSARIES[trust]
     if unit == "person" and trust == "local":
         expected = cohort / people * rounds
         most = participations or math.ceil(expected) + 3 * math.ceil(math.sqrt(expected))
@@ -193,6 +217,14 @@ def shared_claim(
             "one person's comparisons are replaced by any others",
         )
         noise = noise_for_gaussian(epsilon_target, delta, sensitivity=2.0, releases=most)
+    elif mechanism == "banded":
+        band = largest_band(people, cohort, rounds) if band is None else band
+        check_band(band, people, cohort, rounds)
+        sampling, accountant, adversary = cohort / people, "gaussian", ADVERSARIES["banded"]
+        neighbours = "one person is added or removed, and everybody else keeps their rounds"
+        most = min(participations or default_participations(sampling, band, rounds), -(-rounds // band))
+        noise = noise_for_gaussian(epsilon_target, delta)
+        banded = BandedNoise(band, most, noise)
     else:
         sampling = cohort / people if unit == "person" else float(pair_sampling or 0.0)
         neighbours = f"one {unit} is added or removed"
@@ -200,7 +232,7 @@ def shared_claim(
     claim = SharedClaim(
         unit=unit,
         neighbours=neighbours,
-        adversary=ADVERSARIES[trust],
+        adversary=adversary,
         trust=trust,
         schedule=schedule,
         epsilon=0.0,
@@ -215,5 +247,6 @@ def shared_claim(
         cohort=cohort,
         meaningful=delta_is_meaningful(people, delta),
         adaptive=adaptive_clip(cohort, noise, float(clip or 0), start) if adaptive else None,
+        banded=banded,
     )
     return replace(claim, epsilon=epsilon_composed([claim.charge(claim.most)], delta, accountant))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from commonground.errors import PrivacyError
 from commonground.privacy.accounting import FEW_PEOPLE, LARGEST_DELTA
 from commonground.privacy.adaptive_clip import RATE, TARGET, AdaptiveClip
+from commonground.privacy.banded import BandedNoise
 from commonground.privacy.claims import PrivateClaim, SharedClaim
 
 ACCOUNTANT_WORDS = {
@@ -110,6 +111,8 @@ def _noise(claim: SharedClaim) -> list[str]:
         clip, loud = "the C_t of its round", "and to a count of bits noise that together has"
     what = "whole update" if claim.unit == "person" else "gradient of each comparison"
     scale = f"{loud} z = {_number(claim.noise_multiplier)}; the {what} is clipped to {clip} in L2"
+    if claim.banded is not None:
+        return [_banded(claim, claim.banded, clip)]
     if claim.participations is not None:
         return [
             f"Mechanism: each device adds {scale}, so replacing a person moves a message by at most 2C. "
@@ -133,6 +136,23 @@ def _noise(claim: SharedClaim) -> list[str]:
             "is protected less than this epsilon says."
         )
     return [f"Mechanism: {who} {scale}. {coins}", *adapted]
+
+
+def _banded(claim: SharedClaim, noise: BandedNoise, clip: str) -> str:
+    """The paragraph about noise that cancels between rounds."""
+    return (
+        f"Mechanism: the server adds to the sum of each of T = {claim.rounds} rounds noise that goes "
+        f"together with that of other rounds (banded DP-FTRL, band b = {noise.band}): fresh noise of "
+        f"deviation z*C*sens with z = {_number(claim.noise_multiplier)} and sens = "
+        f"{_number(noise.sensitivity)}, less parts of the noise of the {noise.band - 1} rounds before, so "
+        "that most of it cancels in sums over rounds. The "
+        f"whole update is clipped to {clip} in L2. A person takes part in at most k = {noise.participations} "
+        f"rounds, any two of them at least {noise.band} apart; each device keeps to both by itself and "
+        f"refuses to join early. sens = sqrt(k) times {_number(noise.column_norm)}, the norm of a column of "
+        "the band, so the whole run is one Gaussian release of multiplier z. No amplification by sampling is "
+        f"claimed (people come by rota, {claim.cohort} of {claim.people} expected a round), and that a "
+        "person took part is not hidden."
+    )
 
 
 def _adapted(clip: AdaptiveClip) -> str:
