@@ -163,7 +163,7 @@ class FleetConfig:
 
 @dataclass
 class AttackConfig:
-    """`name` of an attack ('' = none), the `fraction` of people in shared training who attack, who (`seed`)."""
+    """`name` of an attack ('' = none), the `fraction` of those taking part who attack, and `seed`: who."""
 
     name: str = ""
     fraction: float = 0.1
