@@ -22,6 +22,7 @@ from commonground.errors import StrategyError
 from commonground.losses import get_loss
 from commonground.simulations.answers import PlantedSafety
 from commonground.simulations.devices import tensors
+from commonground.simulations.known_basis import with_styles
 from commonground.simulations.planting import Planting
 from commonground.simulations.population import STARTER
 from commonground.simulations.world import World, current_run, world_of
@@ -44,9 +45,11 @@ class RewardSafety:
 
     def __init__(self, world: World, model: RewardModel, pairs: tuple[Comparison, ...]) -> None:
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.chosen, pair.rejected)))
-        found = Encoder(world.config.model.base).embed(texts)
+        vectors = dict(zip(texts, Encoder(world.config.model.base).embed(texts), strict=True))
+        if world.config.model.basis == "planted":
+            vectors = with_styles(vectors)
         own = world.features
-        features = RewardFeatures(pairs, dict(zip(texts, found, strict=True)), own.bases, own.dims)
+        features = RewardFeatures(pairs, vectors, own.bases, own.dims)
         self._model, self._plan = model.over(features), world.plans["shared"].shared
         self._rows = person_rows([np.arange(len(pairs))])
         self._batch = self._model.batch(self._rows, "shared", None)

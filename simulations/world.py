@@ -32,6 +32,7 @@ from commonground.simulations.attacks.poison import make_poison, poisoned, probe
 from commonground.simulations.attacks.registry import attack_of
 from commonground.simulations.attacks.who import attackers
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
+from commonground.simulations.known_basis import planted_basis, widened, with_styles
 from commonground.simulations.planting import unseen_people
 from commonground.simulations.population import (
     PlantedSources,
@@ -361,6 +362,9 @@ def _features(
         rank = min(len(set(catalogue)) - 1, starter.dims)
         taste = basis_within([stack(sorted(set(catalogue)))], "the item catalogue", rank=rank)
     safety = basis_within([stack(group) for group in pairs], "safety pairs of the starter set")
+    if config.model.basis == "planted":
+        taste, safety = planted_basis(starter.matrix.shape[0]), widened(safety)
+        vectors = with_styles(vectors)
     bases: dict[Tag, PublicBasis] = {"taste": taste, "safety": safety}
     return RewardFeatures(table, vectors, bases, config.model.dims, also)
 

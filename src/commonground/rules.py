@@ -41,6 +41,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "schedule": SCHEDULES,
         "model.kind": KINDS,
         "model.form": ("linear", "tanh"),
+        "model.basis": ("public", "planted"),
         "model.adapter": ("lora", "core", "styles"),
         "model.shared_factors": ("one", "both", "merged"),
         "data.taste.source": SOURCES,
@@ -168,6 +169,13 @@ def together(config: Config) -> Iterator[Fault]:
             "gate.enabled",
             f"found true with model.kind={config.model.kind}; accepted: false, or model.kind=reward (a language "
             "model would be scored on every public pair after every round, at more than the round's cost)",
+        )
+    knowable = config.model.kind == "reward" and config.data.taste.source == "starter"
+    if config.model.basis == "planted" and not knowable:
+        yield (
+            "model.basis",
+            "found 'planted'; accepted: public (the truth is known only with model.kind=reward and "
+            "data.taste.source=starter)",
         )
     if config.model.kind == "reward" and config.loss.name == "sft":
         yield (
