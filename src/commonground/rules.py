@@ -167,8 +167,9 @@ def together(config: Config) -> Iterator[Fault]:
     if config.gate.enabled and config.model.kind != "reward":
         yield (
             "gate.enabled",
-            f"found true with model.kind={config.model.kind}; accepted: false, or model.kind=reward (a language "
-            "model would be scored on every public pair after every round, at more than the round's cost)",
+            f"found true with model.kind={config.model.kind}; accepted: false, or model.kind=reward (a "
+            "language model would be scored on every public pair after every round, at more than the "
+            "round's cost)",
         )
     knowable = config.model.kind == "reward" and config.data.taste.source == "starter"
     if config.model.basis == "planted" and not knowable:
