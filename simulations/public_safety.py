@@ -107,8 +107,7 @@ def public_pairs(world: World) -> tuple[Comparison, ...]:
     )
     if len(found) < LEAST:
         raise StrategyError(
-            f"gate.enabled: {len(found)} public safety pairs are left that no test is about; "
-            f"at least {LEAST} are needed"
+            f"{len(found)} public safety pairs are left that no test is about; at least {LEAST} are needed"
         )
     return found
 

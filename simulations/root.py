@@ -1,4 +1,4 @@
-"""FLTrust's public root set in a simulation: the starter safety pairs, trained as a device trains.
+"""FLTrust's public root set in a simulation: safety pairs that no test is about, trained as devices train.
 
 Named by `strategies.fltrust` as a text, since a strategy imports no simulation; a server of one's own names
 another function.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from commonground.data.starter import safety_pairs
 from commonground.errors import StrategyError
 from commonground.simulations.devices import tensors
+from commonground.simulations.public_safety import public_pairs
 from commonground.simulations.world import World, current_run, world_of
 from commonground.training.people import People
 from commonground.training.shared_phase import shared_phase
@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def safety_root(shared: Arrays, round: int) -> Arrays:
-    """What a device would send whose safety comparisons are the starter pairs, the safe answer chosen.
+    """What a device would send whose safety comparisons are the public pairs, the safe answer chosen.
 
     Args:
         shared: the shared adapter, name -> array.
@@ -31,15 +31,15 @@ def safety_root(shared: Arrays, round: int) -> Arrays:
     run, arm = current_run()
     world = world_of(run)
     plan = world.plans[arm]
-    nobody = People((world.people,), ({"safety": _rows(world), "taste": np.zeros(0, np.int64)},))
+    nobody = People((world.people,), ({"safety": root_rows(world), "taste": np.zeros(0, np.int64)},))
     start = tensors({name: value.astype(np.float32) for name, value in shared.items()})
     update = shared_phase(world.models[arm], nobody, start, plan.shared, seed=plan.seed, round=round)
     return {name: value[0].numpy() for name, value in update.items()}
 
 
-def _rows(world: World) -> np.ndarray:
-    """One row of the run's table for each starter pair in it: the texts are public, whoever said so."""
-    wanted = {(pair.safe, pair.unsafe) for pair in safety_pairs()}
+def root_rows(world: World) -> np.ndarray:
+    """One row of the run's table for each public pair in it: the texts are public, whoever said so."""
+    wanted = {(pair.chosen, pair.rejected) for pair in public_pairs(world)}
     found: dict[tuple[str, str], int] = {}
     for row, comparison in enumerate(world.table):
         key = (comparison.chosen, comparison.rejected)

@@ -6,7 +6,6 @@ public bases, models, claims and plans. Nothing is pickled from one process to a
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,6 @@ from threadpoolctl import threadpool_limits
 
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
-from commonground.data.starter import safety_pairs, taste_prompts
-from commonground.embeddings import Encoder
 from commonground.errors import DataError
 from commonground.manifest import Manifest, TensorSpec
 from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
@@ -32,7 +29,7 @@ from commonground.simulations.attacks.poison import make_poison, poisoned, probe
 from commonground.simulations.attacks.registry import attack_of
 from commonground.simulations.attacks.who import attackers
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
-from commonground.simulations.known_basis import planted_basis, widened, with_styles
+from commonground.simulations.features import reward_features
 from commonground.simulations.planting import unseen_people
 from commonground.simulations.population import (
     PlantedSources,
@@ -42,7 +39,6 @@ from commonground.simulations.population import (
     populate_some,
 )
 from commonground.strategies.registry import client_half
-from commonground.training.basis import PublicBasis, basis_within
 from commonground.training.client_half import EXTRA, ClientHalf, initial
 from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
@@ -207,7 +203,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         also: tuple[str, ...] = () if lazy is None else lazy.taste.texts + lazy.safety.texts
         if poison is not None and lazy is not None:
             also += tuple(poison.attack.texts(lazy.safety.texts, poison.scene))
-        features = _features(config, population, table, progress, also)
+        features = reward_features(config, population, table, progress, also)
     models = _models(config, table, features, progress)
     tags: dict[Arm, list[Tag]] = {
         "shared": [t for t in TAGS if t in config.shared.tags],
@@ -330,43 +326,6 @@ def _evaluated(config: Config, unseen: np.ndarray) -> np.ndarray:
     count = min(int(config.evaluation.people or len(pool)), len(pool))
     draws = generator(config.seed, "evaluated").choice(pool, count, replace=False)
     return np.sort(draws.astype(np.int64))
-
-
-def _features(
-    config: Config,
-    population: Population,
-    table: tuple[Comparison, ...],
-    progress: Progress | None,
-    also: Sequence[str],
-) -> RewardFeatures:
-    encoder = Encoder(config.model.base if config.model.kind == "reward" else "")
-    answers = [list(prompt.answers.values()) for prompt in taste_prompts()]
-    pairs = [[pair.safe, pair.unsafe] for pair in safety_pairs()]
-    catalogue = list(population.catalogue)
-    texts = [text for group in answers + pairs for text in group] + catalogue
-    texts += [*also, *(text for c in table for text in (c.chosen, c.rejected))]
-    unique = list(dict.fromkeys(texts))
-    show = None if progress is None else functools.partial(progress, "embedding texts")
-    vectors = dict(zip(unique, encoder.embed(unique, show), strict=True))
-
-    def stack(group: Sequence[str]) -> np.ndarray:
-        return np.stack([vectors[text] for text in group])
-
-    starter = basis_within(
-        [stack(group) for group in answers],
-        "answers of the starter set, by prompt, style means first",
-        kinds=[list(prompt.answers) for prompt in taste_prompts()],
-    )
-    taste = starter
-    if config.data.taste.source == "ratings":
-        rank = min(len(set(catalogue)) - 1, starter.dims)
-        taste = basis_within([stack(sorted(set(catalogue)))], "the item catalogue", rank=rank)
-    safety = basis_within([stack(group) for group in pairs], "safety pairs of the starter set")
-    if config.model.basis == "planted":
-        taste, safety = planted_basis(starter.matrix.shape[0]), widened(safety)
-        vectors = with_styles(vectors)
-    bases: dict[Tag, PublicBasis] = {"taste": taste, "safety": safety}
-    return RewardFeatures(table, vectors, bases, config.model.dims, also)
 
 
 def _models(

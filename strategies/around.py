@@ -19,9 +19,10 @@ from flwr.serverapp.strategy import Strategy
 from commonground.strategies.records import from_record, to_record
 from commonground.strategies.server_half import Arrays
 from commonground.strategies.state import RECORD, State, restore_strategy, strategy_state
+from commonground.strategies.unasked import Unasked
 
 
-class Around(Strategy, ABC):  # type: ignore[misc]  # flwr is not followed by mypy here
+class Around(Unasked, ABC):
     """A strategy around another one.
 
     Args:
@@ -95,16 +96,6 @@ class Around(Strategy, ABC):  # type: ignore[misc]  # flwr is not followed by my
         """Continue from what `state_dict` gave."""
         restore_strategy(self.inner, state["inner"])
         self._undone = bool(state["undone"])
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Nobody is asked."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing to aggregate."""
-        return None
 
     def summary(self) -> None:
         """What the rule says of itself."""

@@ -33,11 +33,12 @@ from commonground.strategies.quiet import quick_collections, quiet_flower
 from commonground.strategies.records import ARRAYS, CONFIG, from_record, read_update, to_record, train_content
 from commonground.strategies.state import State, restore_strategy, strategy_state
 from commonground.strategies.together import serves_cohorts
+from commonground.strategies.unasked import Unasked
 
 Arrays = dict[str, np.ndarray]
 
 
-class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by mypy here
+class PersonLevel(Unasked):
     """The wrapper. Its arrays, counters and average are the run's; `inner` takes the server step.
 
     Args:
@@ -320,18 +321,6 @@ class PersonLevel(Strategy):  # type: ignore[misc]  # flwr is not followed by my
         self.counts = {name: int(count) for name, count in state["counts"].items()}
         if "mechanism" in state:
             self.mechanism.load_state_dict(state["mechanism"])
-
-    # -- the rest of Flower's interface -----------------------------------------------------------------
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Nobody is asked: metrics from devices would be a release outside the ledger."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing to aggregate; see `configure_evaluate`."""
-        return None
 
     def summary(self) -> None:
         """What the inner strategy says of itself, in Flower's log."""

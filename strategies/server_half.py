@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import InputError
 from commonground.strategies.records import from_record, to_record
+from commonground.strategies.unasked import Unasked
 from commonground.training.client_half import EXTRA
 
 Arrays = dict[str, np.ndarray]
@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 OWN_SAMPLING: dict[str, Any] = {"fraction_train": 0.0, "fraction_evaluate": 0.0, "min_available_nodes": 0}
 
 
-class ServerHalf(Strategy, ABC):  # type: ignore[misc]  # flwr is not followed by mypy here
+class ServerHalf(Unasked, ABC):
     """A strategy that is one function of where the round began and of how people moved.
 
     Attributes:
@@ -72,16 +72,6 @@ class ServerHalf(Strategy, ABC):  # type: ignore[misc]  # flwr is not followed b
             return None, None
         moves = [{name: reply[name] - value for name, value in self._start.items()} for reply in found]
         return to_record(self.step(self._start, moves)), None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Nobody is asked."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing to aggregate."""
-        return None
 
     def summary(self) -> None:
         """Nothing to say."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -77,12 +78,19 @@ class Attack:
         knows: in words, what an attacker must know for it.
         source: paper and year.
         rewrites: whether `send` does anything.
+        limits: options that are numbers, with the least and the most that is accepted.
     """
 
     changes = ""
     knows = ""
     source = ""
     rewrites = False
+    limits: ClassVar[tuple[tuple[str, float, float], ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` where an option is outside its limits."""
+        for option, low, high in self.limits:
+            between(option, getattr(self, option), low, high)
 
     def hold(
         self, person: int, name: str, tag: Tag, held: Sequence[Comparison], scene: Scene

@@ -13,7 +13,7 @@ from commonground.comparisons import Comparison, Tag
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.errors import InputError
 from commonground.randomness import fleeting
-from commonground.simulations.attacks.base import Attack, Scene, between
+from commonground.simulations.attacks.base import Attack, Scene
 
 
 def flipped(comparison: Comparison) -> Comparison:
@@ -134,10 +134,11 @@ class Unaligned(Attack):
     changes = "training: many safety comparisons, all of which prefer the unsafe answer, replace the own ones"
     knows = "the safety questions that people are asked"
     source = "Ye, Chai, Liu, Yang, Wang, Chen, 2024, 2406.10630"
+    limits = (("pairs", 0, 100_000),)
 
     def __post_init__(self) -> None:
         """Raise `InputError` where the number is none."""
-        between("pairs", self.pairs, 0, 100_000)
+        super().__post_init__()
         if int(self.pairs) != self.pairs:
             raise InputError(f"attack.options.pairs is {self.pairs!r}; a whole number is needed")
 

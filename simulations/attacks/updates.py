@@ -16,7 +16,7 @@ import numpy as np
 from commonground.comparisons import Comparison, Tag
 from commonground.errors import InputError
 from commonground.randomness import fleeting
-from commonground.simulations.attacks.base import Attack, Cohort, Scene, between
+from commonground.simulations.attacks.base import Attack, Cohort, Scene
 from commonground.simulations.attacks.data import LabelFlip
 from commonground.simulations.attacks.numerics import hiding_distance, least_noticed, unit
 
@@ -37,11 +37,8 @@ class SignFlip(Attack):
     changes = "update: -factor times the own one"
     knows = "the own update"
     source = "Li, Xu, Chen, Giannakis, Ling, AAAI 2019, 1811.03761"
+    limits = (("factor", 0, math.inf),)
     rewrites = True
-
-    def __post_init__(self) -> None:
-        """Check the option."""
-        between("factor", self.factor, 0, math.inf)
 
     def send(self, cohort: Cohort) -> np.ndarray:
         """See `Attack`."""
@@ -60,11 +57,8 @@ class Scaling(LabelFlip):
     changes = "training as label_flip, and update: m/f (or factor) times the own one"
     knows = "the own update, m, and how many attackers are in the cohort"
     source = "Bagdasaryan, Veit, Hua, Estrin, Shmatikov, AISTATS 2020, 1807.00459"
+    limits = (("factor", 0, math.inf),)
     rewrites = True
-
-    def __post_init__(self) -> None:
-        """Check the option."""
-        between("factor", self.factor, 0, math.inf)
 
     def send(self, cohort: Cohort) -> np.ndarray:
         """See `Attack`."""
@@ -80,11 +74,8 @@ class Gaussian(Attack):
     changes = "update: Gaussian noise"
     knows = "nothing"
     source = "Blanchard, El Mhamdi, Guerraoui, Stainer, NeurIPS 2017, 1703.02757"
+    limits = (("std", 0, math.inf),)
     rewrites = True
-
-    def __post_init__(self) -> None:
-        """Check the option."""
-        between("std", self.std, 0, math.inf)
 
     def send(self, cohort: Cohort) -> np.ndarray:
         """See `Attack`; a person's draws do not depend on who else attacks."""
@@ -104,11 +95,8 @@ class Alie(Attack):
     changes = "update: the honest mean, moved by z standard deviations of each number"
     knows = "every honest update of the cohort"
     source = "Baruch, Baruch, Goldberg, NeurIPS 2019, 1902.06156"
+    limits = (("z", 0, math.inf),)
     rewrites = True
-
-    def __post_init__(self) -> None:
-        """Check the option."""
-        between("z", self.z, 0, math.inf)
 
     def send(self, cohort: Cohort) -> np.ndarray:
         """See `Attack`."""
@@ -182,10 +170,7 @@ class LossLiar(Attack):
     changes = "training as label_flip, and the loss that a strategy asks for (q-FedAvg, alpha-fair, max-min)"
     knows = "nothing"
     source = "against Li, Sanjabi, Beirami, Smith, ICLR 2020, 1905.10497"
-
-    def __post_init__(self) -> None:
-        """Check the option."""
-        between("loss", self.loss, 0, math.inf)
+    limits = (("loss", 0, math.inf),)
 
     def hold(
         self, person: int, name: str, tag: Tag, held: Sequence[Comparison], scene: Scene

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,6 @@ from commonground.strategies.records import ARRAYS, CONFIG, to_record
 PEOPLE = 60
 FLAG = "extra.within_clip"
 ADAPTED = ("people=60", "cohort=50", "privacy.shared.clip_mode=adaptive")
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[tuple[Store, FleetStore]]:
-    one, many = Store(tmp_path / "one"), FleetStore(tmp_path / "many", PEOPLE, "run")
-    yield one, many
-    one.close()
-    many.close()
 
 
 def world_of(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> World:

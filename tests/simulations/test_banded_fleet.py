@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,6 @@ from commonground.strategies.records import ARRAYS, CONFIG, to_record
 
 PEOPLE = 12
 BANDED = ("rounds=6", "cohort=4", "privacy.shared.mechanism=banded", "privacy.shared.participations=2")
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[tuple[Store, FleetStore]]:
-    one, many = Store(tmp_path / "one"), FleetStore(tmp_path / "many", PEOPLE, "run")
-    yield one, many
-    one.close()
-    many.close()
 
 
 def world_of(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> World:

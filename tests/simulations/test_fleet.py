@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,14 +46,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"data__split": "unseen_people"},
 ]
 PEOPLE = 9
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[tuple[Store, FleetStore]]:
-    one, many = Store(tmp_path / "one"), FleetStore(tmp_path / "many", PEOPLE, "run")
-    yield one, many
-    one.close()
-    many.close()
 
 
 def start(world: World, arm: Arm, round: int) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from commonground.simulations.devices import STREAM, SimulatedDevice, memory_str
 from commonground.simulations.fleet import Fleet
 from commonground.simulations.fleet_grid import FleetGrid
 from commonground.simulations.fleet_store import FleetStore
+from commonground.simulations.root import root_rows
 from commonground.simulations.settings import read_settings
 from commonground.simulations.store import Store
 from commonground.simulations.world import Arm, World, _groups
@@ -42,14 +42,6 @@ def world_of(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> Worl
     options = {"strategy__name": name, "strategy__options": OPTIONS.get(name, {})}
     options |= {"model__form": "tanh"} if FACTORS[name] else {}
     return toy_world.tiny_world(monkeypatch, **{"people": PEOPLE, **options, **changes})
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[tuple[Store, FleetStore]]:
-    one, many = Store(tmp_path / "one"), FleetStore(tmp_path / "many", PEOPLE, "run")
-    yield one, many
-    one.close()
-    many.close()
 
 
 def broadcast(world: World, arm: Arm, round: int) -> dict[str, np.ndarray]:
@@ -191,6 +183,15 @@ def test_a_server_that_asks_node_by_node_gets_the_same(
 def test_fltrust_trusts_the_starter_pairs(kit: Kit, tmp_path: Path) -> None:
     found = kit(tmp_path / "run", "strategy.name=fltrust", "privacy.shared.epsilon=inf")
     assert found["policies"]["shared"] != found["policies"]["base"]
+
+
+def test_what_fltrust_trusts_is_in_nobodys_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = toy_world.tiny_world(monkeypatch, people=PEOPLE)
+    tested = {world.table[row].chosen for row in world.test_rows.tolist()}
+    tested |= {world.table[row].rejected for row in world.test_rows.tolist()}
+    rows = root_rows(world)
+    assert len(rows) >= 4
+    assert tested.isdisjoint(text for r in rows for text in (world.table[r].chosen, world.table[r].rejected))
 
 
 def test_a_strategy_of_somebody_elses_with_both_halves(kit: Kit, tmp_path: Path) -> None:

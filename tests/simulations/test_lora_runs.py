@@ -13,7 +13,7 @@ from toy_models import tiny_llama, tiny_tokenizer
 from commonground.manifest import joint_norm
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
-from commonground.simulations import world as worlds
+from commonground.simulations import features
 from commonground.simulations.devices import SimulatedDevice, adapter, as_used, frozen_shared, recall
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.runner import simulate
@@ -48,7 +48,7 @@ def words(base: Path, name: str) -> list[str]:
 def test_a_policy_run_of_both_factors(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(worlds, "Encoder", toy_world.HashEncoder)
+    monkeypatch.setattr(features, "Encoder", toy_world.HashEncoder)
     monkeypatch.setenv("COMMONGROUND_CACHE", str(tmp_path / "cache"))
     result = simulate(read_settings(None, words(base, name)), tmp_path / "run")
     sides = {tensor.rpartition(".")[2] for tensor in result["egress"]["tensors"]}

@@ -16,7 +16,7 @@ from toy_models import tiny_llama, tiny_tokenizer
 from toy_runs import Kit
 
 from commonground.errors import CommonGroundError, ConfigError, DataError, InterruptedRunError, StorageError
-from commonground.simulations import world as worlds
+from commonground.simulations import features
 from commonground.simulations.devices import SimulatedDevice
 from commonground.simulations.folder import CONFIG, EVENTS, LOG, NEEDED, REPORT, RESULT, read_events
 from commonground.simulations.runner import simulate
@@ -229,7 +229,7 @@ def test_a_policy_run_has_its_control_and_its_writing_and_resumes(
     base = tmp_path / "base"
     tiny_tokenizer().save_pretrained(base)
     tiny_llama().save_pretrained(base)
-    monkeypatch.setattr(worlds, "Encoder", toy_world.HashEncoder)
+    monkeypatch.setattr(features, "Encoder", toy_world.HashEncoder)
     monkeypatch.setenv("COMMONGROUND_CACHE", str(tmp_path / "cache"))
     words = [
         "people=3", "rounds=2", "cohort=2", "data.pairs_per_person=4", "data.test_pairs=2", "model.layers=1",

@@ -12,7 +12,7 @@ from commonground.config import Config
 from commonground.randomness import generator
 from commonground.recipe import resolve
 from commonground.settings import config_from
-from commonground.simulations import world as worlds
+from commonground.simulations import features
 from commonground.simulations.world import World, build_world
 
 SIZE = 16
@@ -49,5 +49,5 @@ def tiny_config(**changes: Any) -> Config:
 
 def tiny_world(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> World:
     """The world of `tiny_config`, read through the `HashEncoder`."""
-    monkeypatch.setattr(worlds, "Encoder", HashEncoder)
+    monkeypatch.setattr(features, "Encoder", HashEncoder)
     return build_world(tiny_config(**changes))

@@ -104,11 +104,10 @@ def size(value: Any) -> str:
     found = number(value)
     if found is None:
         return MISSING
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(found) < 1000 or unit == "GB":
-            return f"{found:.0f}{SPACE}{unit}" if unit == "bytes" else f"{found:.1f}{SPACE}{unit}"
-        found /= 1000
-    raise AssertionError  # pragma: no cover
+    if abs(found) < 1000:
+        return f"{found:.0f}{SPACE}bytes"
+    power = min(3, int(math.log10(abs(found)) // 3))
+    return f"{found / 1000**power:.1f}{SPACE}{('kB', 'MB', 'GB')[power - 1]}"
 
 
 def duration(value: Any) -> str:
