@@ -121,7 +121,10 @@ class RunFolder:
         """Make the folder; returns what was missing, innermost first."""
         with storage_errors(self.path, ANOTHER):
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
+                raise StorageError(f"{self.path} cannot be made: {error.strerror}", hint=ANOTHER) from error
         return missing
 
     def _undo(self, made: list[Path]) -> None:

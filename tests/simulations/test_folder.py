@@ -221,3 +221,9 @@ def test_any_junk_in_events_is_survived(tmp_path_factory: pytest.TempPathFactory
     (folder / EVENTS).write_bytes(good + b"\n" + junk)
     assert read_events(folder / EVENTS)[0] == line("shared", 1)
     Events(RunFolder(folder), {"shared": 1})
+
+
+def test_a_place_where_no_folder_can_be_made_is_one_line() -> None:
+    folder = RunFolder(Path("/proc/nowhere/run"))
+    with pytest.raises(StorageError, match="/proc/nowhere/run cannot be made"), folder.claim(Config()):
+        pass
