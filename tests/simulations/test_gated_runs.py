@@ -105,13 +105,6 @@ def test_a_fleet_decides_the_same(kit: Kit, gated: Found, tmp_path: Path) -> Non
         assert one == many
 
 
-@pytest.mark.slow
-def test_flowers_own_engine_decides_the_same_to_the_bit(kit: Kit, gated: Found, tmp_path: Path) -> None:
-    result = kit(tmp_path / "run", *GATE, "runtime=ray")
-    assert result["gate"] == gated[1]["gate"]
-    assert result["policies"] == gated[1]["policies"]
-
-
 def test_a_language_model_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError) as refused:
         read_settings(None, ["gate.enabled=true", "model.kind=policy"])
