@@ -1,19 +1,17 @@
-"""Features of texts on bases that are made of public texts alone."""
+"""Features of texts in a simulation: the public bases, or those that only a simulation can know."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from commonground.comparisons import Comparison, Tag
+from commonground.comparisons import Comparison
 from commonground.config import Config
-from commonground.data.starter import safety_pairs, taste_prompts
-from commonground.embeddings import Encoder
 from commonground.simulations.known_basis import planted_basis, widened, with_styles
 from commonground.simulations.population import Population
-from commonground.training.basis import PublicBasis, basis_within
+from commonground.training.basis import basis_within
+from commonground.training.features import starter_bases, text_vectors
 from commonground.training.reward import RewardFeatures
 
 Progress = Callable[[str, int, int], None]
@@ -35,31 +33,16 @@ def reward_features(
         progress: called with (what, done, total) while texts are embedded.
         also: further texts that need features.
     """
-    encoder = Encoder(config.model.base if config.model.kind == "reward" else "")
-    answers = [list(prompt.answers.values()) for prompt in taste_prompts()]
-    pairs = [[pair.safe, pair.unsafe] for pair in safety_pairs()]
     catalogue = list(population.catalogue)
-    texts = [text for group in answers + pairs for text in group] + catalogue
-    texts += [*also, *(text for c in table for text in (c.chosen, c.rejected))]
-    unique = list(dict.fromkeys(texts))
-    show = None if progress is None else functools.partial(progress, "embedding texts")
-    vectors = dict(zip(unique, encoder.embed(unique, show), strict=True))
-
-    def stack(group: Sequence[str]) -> np.ndarray:
-        return np.stack([vectors[text] for text in group])
-
-    starter = basis_within(
-        [stack(group) for group in answers],
-        "answers of the starter set, by prompt, style means first",
-        kinds=[list(prompt.answers) for prompt in taste_prompts()],
-    )
-    taste = starter
+    texts = [*catalogue, *also, *(text for c in table for text in (c.chosen, c.rejected))]
+    vectors = text_vectors(config, texts, progress)
+    bases = starter_bases(vectors)
+    dims = bases["taste"].matrix.shape[0]
     if config.data.taste.source == "ratings":
-        rank = min(len(set(catalogue)) - 1, starter.dims)
-        taste = basis_within([stack(sorted(set(catalogue)))], "the item catalogue", rank=rank)
-    safety = basis_within([stack(group) for group in pairs], "safety pairs of the starter set")
+        rank = min(len(set(catalogue)) - 1, bases["taste"].dims)
+        items = np.stack([vectors[text] for text in sorted(set(catalogue))])
+        bases["taste"] = basis_within([items], "the item catalogue", rank=rank)
     if config.model.basis == "planted":
-        taste, safety = planted_basis(starter.matrix.shape[0]), widened(safety)
+        bases = {"taste": planted_basis(dims), "safety": widened(bases["safety"])}
         vectors = with_styles(vectors)
-    bases: dict[Tag, PublicBasis] = {"taste": taste, "safety": safety}
     return RewardFeatures(table, vectors, bases, config.model.dims, also)

@@ -19,10 +19,10 @@ from threadpoolctl import threadpool_limits
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
 from commonground.errors import DataError
-from commonground.manifest import Manifest, TensorSpec
-from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
+from commonground.manifest import Manifest
+from commonground.privacy.claims import PrivateClaim, SharedClaim
 from commonground.randomness import generator
-from commonground.recipe import make_plan
+from commonground.recipe import claims, make_plan
 from commonground.settings import load_config
 from commonground.simulations.attacks.base import Attack
 from commonground.simulations.attacks.poison import make_poison, poisoned, probes
@@ -39,14 +39,15 @@ from commonground.simulations.population import (
     populate_some,
 )
 from commonground.strategies.registry import client_half
-from commonground.training.client_half import EXTRA, ClientHalf, initial
+from commonground.training.build import policy_model, reward_model
+from commonground.training.client_half import ClientHalf, initial
+from commonground.training.contract import egress_manifest
 from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
-from commonground.training.reward import RewardFeatures, RewardModel
+from commonground.training.reward import RewardFeatures
 
 Arm = Literal["shared", "pooled"]
 ARMS: tuple[Arm, ...] = ("shared", "pooled")
-UNBOUNDED = 1e6  # the clip where no privacy is asked for: far above any honest update, yet finite
 Progress = Callable[[str, int, int], None]
 
 
@@ -169,36 +170,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
     chosen[evaluated] = True
     test_rows, probe_rows = np.split(np.arange(len(population.train), len(table)), [len(population.test)])
     test_rows, probe_rows = (rows[chosen[owner[rows]]] for rows in (test_rows, probe_rows))
-    privacy = config.privacy
-    cohort = min(int(config.cohort or 2), len(eligible))
-    claim = shared_claim(
-        unit=privacy.unit,
-        trust=privacy.trust,
-        schedule=config.schedule,
-        people=len(eligible),
-        cohort=cohort,
-        rounds=config.rounds,
-        epsilon_target=privacy.shared.epsilon,
-        delta=float(privacy.shared.delta or 0),
-        accountant=privacy.accountant,
-        participations=privacy.shared.participations,
-        pair_sampling=privacy.private.sampling if privacy.unit == "comparison" else None,
-        clip=privacy.shared.clip,
-        adaptive=privacy.shared.clip_mode == "adaptive",
-        start=privacy.shared.clip_start,
-        mechanism=privacy.shared.mechanism,
-        band=privacy.shared.band,
-    )
-    own = private_claim(
-        mechanism=privacy.private.mechanism,
-        epsilon_target=float(privacy.private.epsilon or 0),
-        delta=privacy.private.delta,
-        sampling=float(privacy.private.sampling or 1),
-        steps=int(privacy.private.steps or 1),
-        cap=config.data.pairs_per_person,
-        accountant=privacy.accountant,
-        clip=privacy.private.clip,
-    )
+    claim, own = claims(config, len(eligible))
     with threadpool_limits(1):  # bases are bit for bit the same in a process with another thread count
         also: tuple[str, ...] = () if lazy is None else lazy.taste.texts + lazy.safety.texts
         if poison is not None and lazy is not None:
@@ -228,7 +200,9 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         eligible=eligible,
         models=models,
         plans=plans,
-        manifests={arm: _manifest(config, models[arm], plans[arm], claim, half, len(groups)) for arm in ARMS},
+        manifests={
+            arm: egress_manifest(config, models[arm], plans[arm], claim, half, len(groups)) for arm in ARMS
+        },
         claim=claim,
         private_claim=own,
         features=features,
@@ -260,38 +234,6 @@ def current_run() -> tuple[str, Arm]:
     """Run folder and arm that this process serves, from its local environment."""
     arm: Arm = "pooled" if os.environ.get("COMMONGROUND_ARM") == "pooled" else "shared"
     return os.environ["COMMONGROUND_RUN"], arm
-
-
-def _manifest(
-    config: Config,
-    model: PreferenceModel,
-    plan: Plan,
-    claim: SharedClaim,
-    half: ClientHalf | None,
-    groups: int,
-) -> Manifest:
-    shared, clip = plan.shared, float(config.privacy.shared.clip or 0)
-    private = bool(np.isfinite(config.privacy.shared.epsilon))
-    spec = model.shared_spec()
-    bound = None if half is None else half.bound(clip, private)
-    if shared.pair_clip is not None:  # a message is a sum of at most `cap` clipped pairs
-        clip = shared.rate * shared.pair_clip / shared.expected_batch * config.data.pairs_per_person
-    elif claim.adaptive is not None:  # the clip is what the algorithm learns, with noise or without
-        clip = clip if bound is None else min(clip, bound)
-    elif bound is not None:
-        clip = min(clip, bound) if private else bound
-    elif not private:
-        clip = UNBOUNDED
-    sent, received = (spec, {}) if half is None else half.travels(spec, max(1, groups))
-    return Manifest(
-        tuple(TensorSpec(name, shape) for name, shape in sent.items()),
-        clip=clip,
-        noise_on_device=claim.noise_multiplier > 0 and config.privacy.trust == "local",
-        versions=model.public_digests(),
-        received=tuple(TensorSpec(name, shape) for name, shape in received.items()),
-        bit=None if claim.adaptive is None else TensorSpec(f"{EXTRA}within_clip", ()),
-        participation=None if claim.banded is None else (claim.banded.participations, claim.banded.band),
-    )
 
 
 def _groups(population: Population, lazy: PlantedSources | None) -> tuple[str | None, ...]:
@@ -331,31 +273,11 @@ def _evaluated(config: Config, unseen: np.ndarray) -> np.ndarray:
 def _models(
     config: Config, table: tuple[Comparison, ...], features: RewardFeatures, progress: Progress | None
 ) -> dict[Arm, PreferenceModel]:
-    tags: dict[Arm, list[Tag]] = {
-        "shared": [tag for tag in TAGS if tag in config.shared.tags],
-        "pooled": list(TAGS),
-    }
     if config.model.kind == "reward":
-        form: Literal["linear", "tanh"] = "tanh" if config.model.form == "tanh" else "linear"
-        return {arm: RewardModel(features, own, form, config.seed) for arm, own in tags.items()}
-    from commonground.language_model import load_base
-    from commonground.training.policy import PolicyModel
-
-    base = load_base(config.model.base)
-    styles = None
-    if config.model.adapter == "styles":
-        from commonground.training.styles import public_styles
-
-        styles = public_styles(base, layers=config.model.layers, rank=config.model.rank, progress=progress)
-    policy = PolicyModel(
-        base,
-        table,
-        layers=config.model.layers,
-        rank=config.model.rank,
-        adapter=config.model.adapter,
-        factors=config.model.shared_factors,
-        styles=styles,
-        max_answer_tokens=config.model.answer_tokens,
-        seed=config.seed,
-    )
+        own: dict[Arm, Sequence[Tag]] = {
+            "shared": [t for t in TAGS if t in config.shared.tags],
+            "pooled": TAGS,
+        }
+        return {arm: reward_model(config, features, tags) for arm, tags in own.items()}
+    policy = policy_model(config, table, progress)
     return {"shared": policy, "pooled": policy}

@@ -9,6 +9,7 @@
     |-- EgressError                   something tried to leave that the manifest does not allow
     |-- PrivacyError                  a budget is spent, or a claim cannot be made
     |-- StrategyError                 a strategy and the run do not go together
+    |-- TrustError                    a signature, a version or a digest is not the accepted one
     |-- StorageError                  the disk refused (full, read-only)
     `-- InterruptedRunError           exit code 130: stopped by the user, resumable
 
@@ -93,6 +94,13 @@ class StrategyError(CommonGroundError):
     """A strategy was given something it cannot aggregate."""
 
     error_code = "strategy_refused"
+
+
+class TrustError(CommonGroundError):
+    """Somebody's word cannot be taken: a wrong signer, an old version, another digest."""
+
+    exit_code = 2
+    error_code = "not_trusted"
 
 
 class StorageError(CommonGroundError):

@@ -9,7 +9,7 @@ from commonground.comparisons import TAGS, Tag
 from commonground.config import Config
 from commonground.losses import LossSettings
 from commonground.privacy.accounting import default_delta
-from commonground.privacy.claims import PrivateClaim, SharedClaim
+from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
 from commonground.rules import value_of
 from commonground.training.plan import Plan, PrivatePlan, Schedule, SharedPlan
 
@@ -105,6 +105,48 @@ def shared_loss(config: Config) -> str:
     if config.privacy.private.mechanism == "label":
         return "bradley_terry" if config.model.kind == "reward" else "dpo"
     return str(config.loss.name)
+
+
+def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
+    """What a run promises about privacy: for the shared adapter, and for a private one.
+
+    Args:
+        config: a resolved configuration.
+        people: how many may take part in shared training.
+
+    Raises:
+        ConfigError: the privacy settings do not go together.
+    """
+    privacy = config.privacy
+    shared = shared_claim(
+        unit=privacy.unit,
+        trust=privacy.trust,
+        schedule=config.schedule,
+        people=people,
+        cohort=min(int(config.cohort or 2), people),
+        rounds=config.rounds,
+        epsilon_target=privacy.shared.epsilon,
+        delta=float(privacy.shared.delta or 0),
+        accountant=privacy.accountant,
+        participations=privacy.shared.participations,
+        pair_sampling=privacy.private.sampling if privacy.unit == "comparison" else None,
+        clip=privacy.shared.clip,
+        adaptive=privacy.shared.clip_mode == "adaptive",
+        start=privacy.shared.clip_start,
+        mechanism=privacy.shared.mechanism,
+        band=privacy.shared.band,
+    )
+    private = private_claim(
+        mechanism=privacy.private.mechanism,
+        epsilon_target=float(privacy.private.epsilon or 0),
+        delta=privacy.private.delta,
+        sampling=float(privacy.private.sampling or 1),
+        steps=int(privacy.private.steps or 1),
+        cap=config.data.pairs_per_person,
+        accountant=privacy.accountant,
+        clip=privacy.private.clip,
+    )
+    return shared, private
 
 
 def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: PrivateClaim) -> Plan:

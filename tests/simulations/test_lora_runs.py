@@ -13,7 +13,6 @@ from toy_models import tiny_llama, tiny_tokenizer
 from commonground.manifest import joint_norm
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
-from commonground.simulations import features
 from commonground.simulations.devices import SimulatedDevice, adapter, as_used, frozen_shared, recall
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.runner import simulate
@@ -21,6 +20,7 @@ from commonground.simulations.settings import read_settings
 from commonground.simulations.store import Store
 from commonground.simulations.world import World
 from commonground.strategies.registry import STRATEGIES, is_linear
+from commonground.training import features
 
 NAMES = sorted(name for name, factory in STRATEGIES.items() if getattr(factory, "factors", ""))
 

@@ -16,12 +16,12 @@ from toy_models import tiny_llama, tiny_tokenizer
 from toy_runs import Kit
 
 from commonground.errors import CommonGroundError, ConfigError, DataError, InterruptedRunError, StorageError
-from commonground.simulations import features
 from commonground.simulations.devices import SimulatedDevice
 from commonground.simulations.folder import CONFIG, EVENTS, LOG, NEEDED, REPORT, RESULT, read_events
 from commonground.simulations.runner import simulate
 from commonground.simulations.settings import read_settings
 from commonground.simulations.store import Store
+from commonground.training import features
 
 POLICIES = {"base", "pooled", "pooled_central", "local", "shared", "personal"}
 SAME = ("policies", "paired", "privacy", "egress", "erased", "format_probe")

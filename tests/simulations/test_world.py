@@ -16,7 +16,8 @@ from commonground.errors import DataError
 from commonground.settings import load_config, to_yaml
 from commonground.simulations import world as worlds
 from commonground.simulations.population import Population, populate
-from commonground.simulations.world import UNBOUNDED, World, adopt, current_run, world_of
+from commonground.simulations.world import World, adopt, current_run, world_of
+from commonground.training.contract import UNBOUNDED
 from commonground.training.reward import RewardModel
 
 SPLITS = ("warm", "cold", "unseen_people")

@@ -12,8 +12,8 @@ from commonground.config import Config
 from commonground.randomness import generator
 from commonground.recipe import resolve
 from commonground.settings import config_from
-from commonground.simulations import features
 from commonground.simulations.world import World, build_world
+from commonground.training import features
 
 SIZE = 16
 

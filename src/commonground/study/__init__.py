@@ -1,0 +1,1 @@
+"""What operator and participant agree on: offers, invitations, releases, and their signatures."""

@@ -1,0 +1,173 @@
+"""What an operator offers and a participant accepts: every number that a device will hold the server to.
+
+The offer holds the configuration. A device derives clip, steps, noise and epsilon from it with its OWN
+installed code, compares the egress manifest's digest with the offer's, and shows the participant what it
+found; nothing that a server says later changes any of it. On a real device there is no amplification by
+sampling: each upload is charged as it is, at most k times, any two of them at least b rounds apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from commonground import __version__
+from commonground.config import Config
+from commonground.errors import ConfigError, TrustError
+from commonground.privacy.accounting import Charge
+from commonground.privacy.claims import PrivateClaim, SharedClaim
+from commonground.recipe import claims
+from commonground.settings import config_from, to_dict
+from commonground.study.signing import digest
+
+KIND = "offer"
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+TRUSTS = ("central", "local")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A study, as its operator signs it.
+
+    Attributes:
+        study: its name: a to z, digits and hyphens, at most 32.
+        version: from 1; a participant accepts each one anew.
+        purpose: what the participant reads first.
+        contact: whom to ask.
+        config: the resolved configuration as `settings.to_dict` gives it; people is how many can join.
+        manifest: the egress manifest as `Manifest.to_dict` gives it.
+        opens, closes: UTC times, ISO 8601: no message leaves outside of them.
+        software: the version of commonground whose code the device must run.
+        base: SHA-256 of the base model, as the preference model's public digests name it.
+        shares: what the shared adapter learns from, in words.
+    """
+
+    study: str
+    version: int
+    purpose: str
+    contact: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    opens: str
+    closes: str
+    software: str = __version__
+    base: dict[str, str] = field(default_factory=dict)
+    shares: str = "comparisons about harm, as clipped changes to a common adapter"
+
+    def __post_init__(self) -> None:
+        """Check the form; raises `ConfigError` with every fault."""
+        faults = []
+        if not NAME.fullmatch(self.study):
+            faults.append(f"study is {self.study!r}; accepted: a to z, 0 to 9 and hyphens, at most 32")
+        if self.version < 1:
+            faults.append(f"version is {self.version}; accepted: 1 or more")
+        for name in ("opens", "closes"):
+            if _time(getattr(self, name)) is None:
+                faults.append(f"{name} is {getattr(self, name)!r}; accepted: a UTC time in ISO 8601")
+        if not faults and self.opens >= self.closes:
+            faults.append(f"closes is {self.closes}, not after opens, {self.opens}")
+        if faults:
+            raise ConfigError([f"offer: {fault}" for fault in faults])
+
+    @property
+    def settings(self) -> Config:
+        """The configuration, checked; raises `ConfigError`."""
+        return config_from(self.config)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form; what consent, invitations and releases name."""
+        return digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` takes them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Offer:
+        """The offer that `to_dict` wrote; raises `TrustError` where fields are missing or unknown."""
+        known, needed = {f.name for f in fields(cls)}, {"study", "version", "config", "manifest"}
+        if set(values) - known or needed - set(values):
+            odd = sorted((set(values) - known) | (needed - set(values)))
+            raise TrustError(f"the offer's fields do not fit this software: {', '.join(odd)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise TrustError(f"the offer does not fit this software: {error}") from error
+
+    def is_open(self, now: datetime | None = None) -> bool:
+        """Whether `now` (default: the clock) lies in the study's time."""
+        now = now or datetime.now(UTC)
+        opens, closes = _time(self.opens), _time(self.closes)
+        return opens is not None and closes is not None and opens <= now < closes
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an offer means, derived from its configuration alone.
+
+    Attributes:
+        claim: privacy of the shared adapter; `claim.charge(1)` is what one upload costs.
+        private_claim: privacy of the private adapter against whoever sees it (nobody but its owner should).
+    """
+
+    claim: SharedClaim
+    private_claim: PrivateClaim
+
+    @property
+    def charge(self) -> Charge:
+        """What one upload costs."""
+        return self.claim.charge(1)
+
+    @property
+    def most(self) -> int:
+        """k: uploads of one person at most."""
+        return self.claim.most
+
+    @property
+    def separation(self) -> int:
+        """b: rounds between two uploads of one person at least."""
+        return 1 if self.claim.banded is None else self.claim.banded.band
+
+
+def terms_of(config: Config) -> Terms:
+    """The claims of a deployed study; see the module's text for what is charged.
+
+    Args:
+        config: resolved; `privacy.trust` says who adds the noise. Central noise is banded (methods N6):
+            real devices cannot be sampled in secret.
+
+    Raises:
+        ConfigError: the privacy settings do not go together, or claim something a deployment cannot.
+    """
+    privacy = config.privacy
+    if privacy.unit != "person":
+        raise ConfigError([f"privacy.unit is {privacy.unit}; accepted in a deployed study: person"])
+    if privacy.trust == "central" and (privacy.shared.mechanism, privacy.shared.clip_mode) != (
+        "banded",
+        "fixed",
+    ):
+        raise ConfigError(
+            [
+                f"privacy.shared.mechanism is {privacy.shared.mechanism} with clip_mode "
+                f"{privacy.shared.clip_mode}; accepted in a deployed study with central trust: banded, fixed "
+                "(real devices cannot be drawn in secret, so nothing is amplified)"
+            ]
+        )
+    return Terms(*claims(config, config.people))
+
+
+def as_config(config: Config) -> dict[str, Any]:
+    """A configuration as an offer holds it."""
+    return to_dict(config)
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else None

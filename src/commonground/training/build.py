@@ -1,0 +1,65 @@
+"""Preference models over a table of comparisons, as a configuration names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from commonground.comparisons import TAGS, Comparison, Tag
+from commonground.config import Config
+from commonground.training.features import public_features
+from commonground.training.model import PreferenceModel
+from commonground.training.reward import RewardFeatures, RewardModel
+
+Progress = Callable[[str, int, int], None]
+
+
+def build_model(
+    config: Config, table: Sequence[Comparison], progress: Progress | None = None
+) -> PreferenceModel:
+    """The model of one person's device, or an operator's, on the public bases.
+
+    Args:
+        config: resolved.
+        table: comparisons; `Rows.index` points into it. At least one.
+        progress: called with (what, done, total) during long steps.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+    """
+    if config.model.kind == "reward":
+        features = public_features(config, table, progress)
+        return reward_model(config, features, [tag for tag in TAGS if tag in config.shared.tags])
+    return policy_model(config, tuple(table), progress)
+
+
+def reward_model(config: Config, features: RewardFeatures, tags: Sequence[Tag]) -> RewardModel:
+    """A Bradley-Terry reward whose shared adapter learns from `tags`."""
+    form: Literal["linear", "tanh"] = "tanh" if config.model.form == "tanh" else "linear"
+    return RewardModel(features, list(tags), form, config.seed)
+
+
+def policy_model(
+    config: Config, table: tuple[Comparison, ...], progress: Progress | None = None
+) -> PreferenceModel:
+    """A causal language model with the two adapters."""
+    from commonground.language_model import load_base
+    from commonground.training.policy import PolicyModel
+
+    base = load_base(config.model.base)
+    styles = None
+    if config.model.adapter == "styles":
+        from commonground.training.styles import public_styles
+
+        styles = public_styles(base, layers=config.model.layers, rank=config.model.rank, progress=progress)
+    return PolicyModel(
+        base,
+        table,
+        layers=config.model.layers,
+        rank=config.model.rank,
+        adapter=config.model.adapter,
+        factors=config.model.shared_factors,
+        styles=styles,
+        max_answer_tokens=config.model.answer_tokens,
+        seed=config.seed,
+    )

@@ -1,0 +1,56 @@
+"""The egress contract of a run, derived from its configuration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from commonground.config import Config
+from commonground.manifest import Manifest, TensorSpec
+from commonground.privacy.claims import SharedClaim
+from commonground.training.client_half import EXTRA, ClientHalf
+from commonground.training.model import PreferenceModel
+from commonground.training.plan import Plan
+
+UNBOUNDED = 1e6  # the clip where no privacy is asked for: far above any honest update, yet finite
+
+
+def egress_manifest(
+    config: Config,
+    model: PreferenceModel,
+    plan: Plan,
+    claim: SharedClaim,
+    half: ClientHalf | None,
+    groups: int,
+) -> Manifest:
+    """What may leave a device in a run, from public things alone: operator and device build it alike.
+
+    Args:
+        config: resolved.
+        model: the preference model, over any table; its shapes and digests are read.
+        plan: of the local updates.
+        claim: privacy of the shared adapter.
+        half: the device's half of the strategy, where it has one.
+        groups: how many public groups the strategy tells apart.
+    """
+    shared, clip = plan.shared, float(config.privacy.shared.clip or 0)
+    private = bool(np.isfinite(config.privacy.shared.epsilon))
+    spec = model.shared_spec()
+    bound = None if half is None else half.bound(clip, private)
+    if shared.pair_clip is not None:  # a message is a sum of at most `cap` clipped pairs
+        clip = shared.rate * shared.pair_clip / shared.expected_batch * config.data.pairs_per_person
+    elif claim.adaptive is not None:  # the clip is what the algorithm learns, with noise or without
+        clip = clip if bound is None else min(clip, bound)
+    elif bound is not None:
+        clip = min(clip, bound) if private else bound
+    elif not private:
+        clip = UNBOUNDED
+    sent, received = (spec, {}) if half is None else half.travels(spec, max(1, groups))
+    return Manifest(
+        tuple(TensorSpec(name, shape) for name, shape in sent.items()),
+        clip=clip,
+        noise_on_device=claim.noise_multiplier > 0 and config.privacy.trust == "local",
+        versions=model.public_digests(),
+        received=tuple(TensorSpec(name, shape) for name, shape in received.items()),
+        bit=None if claim.adaptive is None else TensorSpec(f"{EXTRA}within_clip", ()),
+        participation=None if claim.banded is None else (claim.banded.participations, claim.banded.band),
+    )
