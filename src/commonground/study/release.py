@@ -87,9 +87,7 @@ def check_release(
         raise TrustError(f"the release belongs to offer {release.offer[:12]}; accepted: {offer[:12]}")
     if last is not None and (release.version, release.tensors) != (last.version, last.tensors):
         if release.version <= last.version:
-            raise TrustError(
-                f"the release has version {release.version}; this device has taken {last.version}"
-            )
+            raise TrustError(f"the release has version {release.version}; {last.version} has been taken")
         if release.round < last.round:
             raise TrustError(f"the release opens round {release.round}; this device has seen {last.round}")
     elif last is not None and release.round != last.round:
