@@ -8,17 +8,16 @@ old state or the new one. Nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from commonground.errors import RunFolderError, StorageError
+from commonground.errors import RunFolderError
+from commonground.files import write_atomically
 
 # What reading an archive that is none, or not whole, can raise.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -62,28 +61,6 @@ def load_state(path: Path) -> dict[str, Any] | None:
 def damage(error: BaseException) -> str:
     """Why an archive cannot be read; what numpy and zipfile say about one that is none means little."""
     return error.strerror or str(error) if isinstance(error, OSError) else "it is damaged"
-
-
-def write_atomically(path: Path, data: bytes, replace: Callable[[Path, Path], None] = os.replace) -> None:
-    """Write bytes beside `path`, force them to disk, rename; raises `StorageError`, leaving no half file."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another folder"
-        ) from error
 
 
 def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -14,10 +14,11 @@ import numpy as np
 from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import RunFolderError, StrategyError
+from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.privacy.adaptive_clip import AdaptiveClip
 from commonground.privacy.banded import BandedNoise
-from commonground.server.checkpoint import DAMAGE, damage, write_atomically
+from commonground.server.checkpoint import DAMAGE, damage
 from commonground.strategies.adaptive_clip import AdaptedClip
 from commonground.strategies.banded import Banded
 from commonground.strategies.central_noise import CentralNoise

@@ -6,58 +6,21 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted and resumable.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from commonground import __version__
-from commonground.errors import CommonGroundError, InputError, InterruptedRunError, RunFolderError
+from commonground.console import Commands, Format, Output, run_command, stay_quiet
+from commonground.errors import InputError, RunFolderError
 from commonground.simulations.bench.commands import bench_app
-from commonground.simulations.mishaps import storage_errors, terminated_as_interrupted
-from commonground.simulations.output import Output, RunProgress
+from commonground.simulations.output import RunProgress
 
-# Nothing phones home, whatever the libraries' own defaults are.
-for _name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
-    os.environ.setdefault(_name, "0")
-for _name in ("FLWR_DISABLE_UPDATE_CHECK", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
-    os.environ.setdefault(_name, "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are no news; their end is an error of ours
-
-
-class Commands(TyperGroup):
-    """The commands; a wrong option is answered like every other bad input."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run; leaves by SystemExit."""
-        words = list(sys.argv[1:] if args is None else args)
-        extra["standalone_mode"] = False
-        try:
-            code = super().main(words, *rest, **extra)
-            sys.exit(code or 0)
-        except click.exceptions.NoArgsIsHelpError as error:  # the help is already printed
-            sys.exit(error.exit_code)
-        except click.ClickException as error:
-            path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else self.name
-            fault = InputError(error.format_message(), hint=f"{path} --help shows what is accepted")
-            Output(_asks_for_json(words)).failed(fault)
-            sys.exit(fault.exit_code)
-        except click.Abort:
-            sys.exit(InterruptedRunError.exit_code)
-
-
-def _asks_for_json(words: Sequence[str]) -> bool:
-    """Whether the envelope is asked for, where the command line could not be read as a whole."""
-    return "--format=json" in words or any(pair == ("--format", "json") for pair in itertools.pairwise(words))
-
+stay_quiet()
 
 app = typer.Typer(
     name="commonground",
@@ -79,34 +42,12 @@ data_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 
-Format = Annotated[str, typer.Option("--format", help="text, or json: one envelope on stdout.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file; overrides win over it.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides.", show_default=False)
 ]
 
-
-def _run(format: str, work: Callable[[Output], dict[str, Any]]) -> None:
-    """Do a command's work and turn whatever happens into an exit code."""
-    output = Output(format == "json")
-    try:
-        if format not in ("text", "json"):
-            raise InputError(f"--format is {format!r}; accepted: text, json")
-        with terminated_as_interrupted(), storage_errors("the output"):
-            output.done(work(output))
-    except CommonGroundError as error:
-        output.failed(error)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        output.failed(InterruptedRunError("stopped"))
-        raise typer.Exit(InterruptedRunError.exit_code) from error
-    except Exception as error:  # a fault of the program: the traceback is for whoever mends it
-        if output.as_json:
-            output.failed(CommonGroundError(f"{type(error).__name__}: {error}"))
-        raise
-
-
-app.add_typer(bench_app(_run), name="bench")
+app.add_typer(bench_app(run_command), name="bench")
 
 
 @app.callback(invoke_without_command=True)
@@ -155,7 +96,7 @@ def simulate(
         )
         return {"folder": str(folder), "report": str(folder / REPORT), "result": result}
 
-    _run(format, work)
+    run_command(format, work)
 
 
 @app.command()
@@ -183,7 +124,7 @@ def demo(
         output.show(f"report: {out / REPORT}")
         return {"report": str(out / REPORT), "parts": dict(parts)}
 
-    _run(format, work)
+    run_command(format, work)
 
 
 @app.command()
@@ -207,7 +148,7 @@ def compare(
 
         return run_compare(output, overrides or (), config, out, resume, workers)
 
-    _run(format, work)
+    run_command(format, work)
 
 
 @app.command()
@@ -240,7 +181,7 @@ def report(
         output.show(f"report: {page}")
         return {"report": str(page)}
 
-    _run(format, work)
+    run_command(format, work)
 
 
 @config_app.command("show")
@@ -259,7 +200,7 @@ def config_show(overrides: Overrides = None, config: ConfigFile = None, format: 
         output.show(to_yaml(settings).rstrip())
         return {"config": to_dict(settings)}
 
-    _run(format, work)
+    run_command(format, work)
 
 
 @config_app.command("check")
@@ -276,7 +217,7 @@ def config_check(overrides: Overrides = None, config: ConfigFile = None, format:
         output.show("the configuration is fine")
         return {"faults": []}
 
-    _run(format, work)
+    run_command(format, work)
 
 
 @data_app.command("check")
@@ -302,7 +243,7 @@ def data_check(
         output.show("use it with:", *(f"  {line}" for line in found.get("config", ())))
         return found
 
-    _run(format, work)
+    run_command(format, work)
 
 
 def _new_folder() -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from commonground.errors import RunFolderError
-from commonground.server.checkpoint import write_atomically
+from commonground.files import write_atomically
 from commonground.simulations.receipts import Receipts, disk, open_database
 from commonground.simulations.slots import Layout, SlotFile
 

@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 
 from commonground.config import Config
 from commonground.errors import ConfigError, InterruptedRunError, RunFolderError, StorageError
-from commonground.server.checkpoint import write_atomically
+from commonground.files import write_atomically
+from commonground.mishaps import storage_errors
 from commonground.settings import load_config, to_yaml
-from commonground.simulations.mishaps import storage_errors
 
 CONFIG, EVENTS, RESULT, REPORT, LOCK = "config.yaml", "events.jsonl", "result.json", "report.html", ".lock"
 LOG = "devices.log"  # what devices logged, where they did

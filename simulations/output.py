@@ -1,77 +1,16 @@
-"""What commands print: prose and progress to stderr, results to stdout, or one JSON envelope."""
+"""Progress of a run, to stderr."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 import psutil
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from commonground.errors import CommonGroundError, ConfigError, InterruptedRunError
+from commonground.console import Output
 
-SCHEMA_VERSION = "1"
 EVERY = 5.0  # seconds between lines where there is no terminal
-
-
-class Output:
-    """Where a command's words go.
-
-    Args:
-        as_json: print one envelope to stdout instead of tables.
-    """
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self.out = Console(emoji=False)
-        self.err = Console(stderr=True, highlight=False, emoji=False)
-
-    def say(self, text: str) -> None:
-        """A line of prose, to stderr."""
-        self.err.print(text, markup=False, soft_wrap=True)
-
-    def show(self, *things: str | Table) -> None:
-        """A result for people; left out when the envelope is asked for."""
-        if not self.as_json:
-            for thing in things:
-                self.out.print(thing, markup=False, soft_wrap=isinstance(thing, str))
-
-    def done(self, data: dict[str, Any]) -> None:
-        """The envelope of a command that worked."""
-        if self.as_json:
-            self._envelope({"status": "ok", "data": data})
-
-    def failed(self, error: CommonGroundError) -> None:
-        """One clear line (all of them for a configuration), and what to do next."""
-        with suppress(OSError):  # where nothing can be written, the exit code still says it
-            self._failed(error)
-
-    def _failed(self, error: CommonGroundError) -> None:
-        if self.as_json:
-            fields: dict[str, Any] = {
-                "error_code": error.error_code,
-                "message": error.message,
-                "hint": error.hint,
-            }
-            if isinstance(error, ConfigError):
-                fields["faults"] = list(error.faults)
-            self._envelope({"status": "error"} | fields)
-        if isinstance(error, InterruptedRunError):
-            self.say(error.message if error.hint is None else f"{error.message}; {error.hint}")
-            return
-        for line in error.message.splitlines():
-            self.say(f"error: {line}")
-        if error.hint:
-            self.say(f"hint: {error.hint}")
-
-    def _envelope(self, fields: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION} | fields, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
 
 
 class RunProgress:

@@ -14,10 +14,11 @@ import numpy as np
 from commonground.cache import cache_folder
 from commonground.config import Config
 from commonground.errors import CommonGroundError, RunFolderError, StorageError
+from commonground.files import write_atomically
+from commonground.mishaps import storage_errors
 from commonground.randomness import generator
 from commonground.recipe import resolve
 from commonground.report.page import build_page
-from commonground.server.checkpoint import write_atomically
 from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
@@ -26,7 +27,7 @@ from commonground.simulations.devices import STREAM, adapter, as_used, close_sto
 from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
-from commonground.simulations.mishaps import device_log, resumable, storage_errors
+from commonground.simulations.mishaps import device_log, resumable
 from commonground.simulations.result import assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
 from commonground.simulations.shards import refuse_unready

@@ -19,8 +19,8 @@ import torch
 
 from commonground import __version__
 from commonground.errors import CommonGroundError, InputError, RunFolderError
+from commonground.mishaps import storage_errors
 from commonground.simulations.fleet import Arrays, Fleet
-from commonground.simulations.mishaps import storage_errors
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.stores import open_store
 from commonground.simulations.world import Arm, world_of

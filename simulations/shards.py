@@ -24,8 +24,8 @@ import torch
 from commonground import __version__
 from commonground.config import Config
 from commonground.errors import CommonGroundError, InputError
+from commonground.files import write_atomically
 from commonground.manifest import Manifest
-from commonground.server.checkpoint import write_atomically
 from commonground.simulations.cluster import ray_running, refuse_silent, refuse_without_ray
 from commonground.simulations.fleet import Arrays, Fleet, Trainer
 from commonground.simulations.shard_actor import PROBE, Answer, Shard, slice_of

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commonground.simulations.output import Output
+from commonground.console import Output
 
 Run = Callable[[str, Callable[[Output], dict[str, Any]]], None]
 
@@ -105,8 +105,8 @@ def bench_app(run: Run) -> typer.Typer:
 
 
 def _write(out: Path, name: str, found: Any, data: dict[str, Any]) -> list[Path]:
-    from commonground.server.checkpoint import write_atomically
-    from commonground.simulations.mishaps import storage_errors
+    from commonground.files import write_atomically
+    from commonground.mishaps import storage_errors
 
     files = [out / f"bench-{found.bench}.json"]
     with storage_errors(out):

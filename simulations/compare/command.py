@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from commonground.console import Output
 from commonground.errors import InputError
-from commonground.simulations.output import Output
 
 
 def run_compare(

@@ -10,10 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from commonground.errors import ConfigError, RunFolderError
-from commonground.server.checkpoint import write_atomically
+from commonground.files import write_atomically
+from commonground.mishaps import storage_errors
 from commonground.simulations.compare.grid import Cell, Grid, read_grid
 from commonground.simulations.folder import ANOTHER, LOCK
-from commonground.simulations.mishaps import storage_errors
 
 GRID, CELLS, TABLE, DATA, REPORT, LOG = (
     "compare.yaml", "cells", "table.csv", "compare.json", "report.html", "workers.log",

@@ -6,8 +6,9 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from commonground.console import Output
 from commonground.report.words import duration
-from commonground.simulations.output import EVERY, Output
+from commonground.simulations.output import EVERY
 
 
 class CellProgress:

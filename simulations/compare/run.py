@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from commonground.console import Output
 from commonground.errors import CommonGroundError, InterruptedRunError, RunFolderError
-from commonground.server.checkpoint import write_atomically
+from commonground.files import write_atomically
+from commonground.mishaps import storage_errors
 from commonground.simulations.compare.document import document
 from commonground.simulations.compare.folder import DATA, LOG, REPORT, TABLE, TournamentFolder
 from commonground.simulations.compare.grid import Cell, Grid
@@ -20,8 +22,6 @@ from commonground.simulations.compare.progress import CellProgress
 from commonground.simulations.compare.rows import make_rows, table_csv
 from commonground.simulations.compare.workers import Pool, Task
 from commonground.simulations.folder import RunFolder
-from commonground.simulations.mishaps import storage_errors
-from commonground.simulations.output import Output
 
 
 def compare(grid: Grid, out: Path, output: Output, workers: int | None = None) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from commonground.errors import RunFolderError, StorageError
-from commonground.server.checkpoint import load_state, save_state, write_atomically
+from commonground.files import write_atomically
+from commonground.server.checkpoint import load_state, save_state
 
 STATE = {
     "round": 3,
@@ -69,7 +70,7 @@ def test_a_kill_while_writing_leaves_the_old_state(tmp_path: Path) -> None:
     save_state(path, {"round": 1})
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from commonground.server.checkpoint import write_atomically\n"
+        "from commonground.files import write_atomically\n"
         "write_atomically(Path(sys.argv[1]), b'new', lambda a, b: os.kill(os.getpid(), signal.SIGKILL))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False, env=os.environ)

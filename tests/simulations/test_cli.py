@@ -18,12 +18,13 @@ from toy_runs import Kit
 from typer.testing import CliRunner
 
 from commonground import __version__
+from commonground.console import Output
 from commonground.errors import CommonGroundError, InterruptedRunError
 from commonground.simulations import output, parts
 from commonground.simulations.cli import app
 from commonground.simulations.engine import environment
 from commonground.simulations.folder import REPORT, RESULT
-from commonground.simulations.output import Output, RunProgress
+from commonground.simulations.output import RunProgress
 
 Plain = tuple[Path, dict[str, Any]]
 

@@ -14,13 +14,9 @@ import pytest
 
 from commonground.config import Config
 from commonground.errors import ConfigError, InterruptedRunError, RunFolderError, StorageError
+from commonground.mishaps import storage_errors, terminated_as_interrupted
 from commonground.settings import config_from
-from commonground.simulations.mishaps import (
-    device_log,
-    resumable,
-    storage_errors,
-    terminated_as_interrupted,
-)
+from commonground.simulations.mishaps import device_log, resumable
 from commonground.simulations.settings import anchored, read_settings, refuse_unfit_strategy
 
 

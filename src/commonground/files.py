@@ -1,0 +1,44 @@
+"""Files that are there wholly or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from commonground.errors import StorageError
+
+
+def write_atomically(
+    path: Path, data: bytes, replace: Callable[[Path, Path], None] = os.replace, *, private: bool = False
+) -> None:
+    """Write bytes beside `path`, force them to disk, rename.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        data: the whole content.
+        replace: what renames.
+        private: nobody but the owner may read the file, from the first byte on.
+
+    Raises:
+        StorageError: the disk refused; the old file is still there, and no half one.
+    """
+    temporary, mode = path.with_name(path.name + ".part"), 0o600 if private else 0o666
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # the rest of a killed writer may have another mode
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another folder"
+        ) from error
