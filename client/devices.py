@@ -31,7 +31,13 @@ class Device(Protocol):
         """What this person agreed may leave."""
         ...
 
-    def shared_update(self, round: int, shared: dict[str, np.ndarray], clip: float | None = None) -> Sealed:
+    def shared_update(
+        self,
+        round: int,
+        shared: dict[str, np.ndarray],
+        clip: float | None = None,
+        release: str | None = None,
+    ) -> Sealed:
         """Shared phase: a few steps from `shared` with the private adapter disabled, clipped and sealed.
 
         Args:
@@ -39,16 +45,21 @@ class Device(Protocol):
             shared: the shared adapter u_t, name -> array as in the manifest.
             clip: the clip that the server asks for in this round, where the manifest says that it is adapted;
                 one that `manifest.accepted` does not take must be refused. Not given where there is none.
+            release: the signed paper that says which version of the shared adapter this is, see
+                `commonground.study.release`. Not given where there is none; a real device refuses then.
         """
         ...
 
-    def private_update(self, round: int, shared: dict[str, np.ndarray], final: bool) -> None:
+    def private_update(
+        self, round: int, shared: dict[str, np.ndarray], final: bool, release: str | None = None
+    ) -> None:
         """Private phase against the shared policy at `shared`; nothing is handed out.
 
         Args:
             round: the round; asked again for a round already done, nothing must happen.
             shared: the shared adapter u_t.
             final: True for the one private phase after the last round.
+            release: as in `shared_update`.
         """
         ...
 

@@ -11,6 +11,7 @@ logged on this machine.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 from flwr.app import Error, Message, MetricRecord, RecordDict
@@ -61,7 +62,8 @@ def private_phase(message: Message) -> Message:
         round, person, shared = _read(message)
         device = open_device(person)
         if _same_manifest(message, device):
-            device.private_update(round, shared, bool(message.content[CONFIG]["final"]))
+            final = bool(message.content[CONFIG]["final"])
+            device.private_update(round, shared, final, **_release(message))
         else:
             log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
     except (Exception, SystemExit):
@@ -74,10 +76,15 @@ def _read(message: Message) -> tuple[int, int, dict[str, np.ndarray]]:
     return int(config["round"]), int(config["person"]), from_record(message.content[ARRAYS])
 
 
-def _asked(message: Message) -> dict[str, float]:
-    """What the server asks for beside the update itself: the clip of this round, where it is adapted."""
+def _asked(message: Message) -> dict[str, Any]:
+    """What the server sends beside the adapter: this round's clip, where adapted, and the signed release."""
     config = message.content[CONFIG]
-    return {"clip": float(config["clip"])} if "clip" in config else {}
+    return ({"clip": float(config["clip"])} if "clip" in config else {}) | _release(message)
+
+
+def _release(message: Message) -> dict[str, str]:
+    config = message.content[CONFIG]
+    return {"release": str(config["release"])} if "release" in config else {}
 
 
 def _same_manifest(message: Message, device: Device) -> bool:

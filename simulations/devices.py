@@ -45,7 +45,13 @@ class SimulatedDevice:
         """What may leave, rebuilt from the device's own copy of the configuration."""
         return self._world.manifests[self._arm]
 
-    def shared_update(self, round: int, shared: dict[str, np.ndarray], clip: float | None = None) -> Sealed:
+    def shared_update(
+        self,
+        round: int,
+        shared: dict[str, np.ndarray],
+        clip: float | None = None,
+        release: str | None = None,  # nobody signs in a simulation
+    ) -> Sealed:
         """Shared phase, clip, the device's own noise where it adds it, seal, receipt."""
         model, manifest = self._world.models[self._arm], self.manifest
         # In the decoupled schedule the private state is not even read: a damaged one could stop the message.
@@ -64,7 +70,9 @@ class SimulatedDevice:
         self._store.keep_receipt(self._arm, self._person, sealed.receipt, epsilon)
         return sealed
 
-    def private_update(self, round: int, shared: dict[str, np.ndarray], final: bool) -> None:
+    def private_update(
+        self, round: int, shared: dict[str, np.ndarray], final: bool, release: str | None = None
+    ) -> None:
         """Private phase at the given shared adapter; the new state is stored and nothing is returned."""
         plan = self._plan.private
         state = private_phase(

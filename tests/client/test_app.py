@@ -137,6 +137,26 @@ def test_a_device_that_hands_out_something_else_answers_the_constant(monkeypatch
     assert outbound(ask()) == (1001, FAILED_REASON)
 
 
+def test_the_release_reaches_the_device_in_both_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Reading(toy_device.ToyDevice):
+        def shared_update(self, round: int, shared: dict[str, np.ndarray], **asked: Any) -> Sealed:
+            seen.append(asked)
+            return super().shared_update(round, shared)
+
+        def private_update(
+            self, round: int, shared: dict[str, np.ndarray], final: bool, **asked: Any
+        ) -> None:
+            seen.append(asked)
+
+    monkeypatch.setitem(OPENERS, "toy", Reading)
+    for kind in ("train", "train.private"):
+        ask(kind, release="a signed paper")
+        ask(kind)
+    assert seen == [{"release": "a signed paper"}, {}] * 2
+
+
 def test_one_torch_thread_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
