@@ -1,0 +1,336 @@
+"""A study's folder as the operator's programs see it, and the one view of it that pages and commands show.
+
+DIR/study.toml   the operator's own settings          DIR/offer.json  the signed offer
+DIR/config.yaml  the configuration, to read           DIR/state.db    people, rounds, releases, refusals
+DIR/signing.key, seed.key, ca.key, server.key         secrets, mode 0600
+DIR/ca.crt, server.crt                                 what devices check the front door by
+DIR/initial.npz, releases/, checkpoint/, ledger.db     the shared adapter and its account
+DIR/audit.jsonl, audit.head                            the audit log
+DIR/bundle/                                            the Flower app without code
+DIR/run/, DIR/log/                                     of the running server
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from commonground.config import Config
+from commonground.errors import RunFolderError
+from commonground.manifest import Manifest
+from commonground.privacy.statement import statement
+from commonground.server.tables import Database, Enrolled, Fact, Invited, Part, Refusal, Released, Round, now
+from commonground.study.offer import KIND, Offer, Terms, terms_of
+from commonground.study.signing import Paper, fingerprint, load_key, public_hex
+
+SETTINGS = "study.toml"
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator decides alone; nothing of it is promised to anybody.
+
+    Attributes:
+        study: the study's name.
+        address: host:port of the front door.
+        deadline: seconds that a round waits for replies.
+        minimum: updates that a round needs, else it is void.
+        min_online: devices that must be online before a round begins.
+        patience: seconds to wait for them; then the round begins with those who are there.
+        insecure: the noise comes from a known number (a test on loopback).
+    """
+
+    study: str
+    address: str
+    deadline: float = 600.0
+    minimum: int = 1
+    min_online: int = 1
+    patience: float = 3600.0
+    insecure: bool = False
+
+    def to_toml(self) -> str:
+        """As `read_settings` takes it back."""
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings in a file; raises `RunFolderError` with the first fault."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunFolderError(
+            f"{path.parent} is no study: there is no {SETTINGS}",
+            hint="make one with commonground server init",
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+    kinds = {field.name: field.type for field in fields(Settings)}
+    for name, value in values.items():
+        if name not in kinds:
+            raise RunFolderError(f"{path}: unknown key {name}; known: {', '.join(kinds)}")
+        if not isinstance(value, _KINDS[str(kinds[name])]) or isinstance(value, bool) != (
+            kinds[name] == "bool"
+        ):
+            raise RunFolderError(f"{path}: {name} is {value!r}; accepted: {kinds[name]}")
+        if not isinstance(value, str | bool) and not 0 <= value < math.inf:
+            raise RunFolderError(f"{path}: {name} is {value}; accepted: a number from 0")
+    try:
+        return Settings(**values)
+    except TypeError as error:
+        raise RunFolderError(f"{path} lacks a key: {error}") from error
+
+
+class Study:
+    """A study's folder.
+
+    Args:
+        folder: what `commonground server init` made.
+
+    Raises:
+        RunFolderError: it is no such folder, or a part of it is missing or damaged.
+        TrustError: the offer is not signed by the folder's own key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.settings = read_settings(self.folder / SETTINGS)
+        self.database = Database(self.folder / "state.db")
+
+    @cached_property
+    def key(self) -> Ed25519PrivateKey:
+        """The signing key."""
+        return load_key(self.folder / "signing.key")
+
+    @property
+    def signer(self) -> str:
+        """The public half of it, as papers name it."""
+        return public_hex(self.key)
+
+    @cached_property
+    def paper(self) -> Paper:
+        """The signed offer."""
+        try:
+            return Paper.from_text((self.folder / "offer.json").read_bytes(), "the offer")
+        except OSError as error:
+            raise RunFolderError(f"{self.folder}/offer.json cannot be read: {error.strerror}") from error
+
+    @cached_property
+    def offer(self) -> Offer:
+        """The offer, its signature checked."""
+        return Offer.from_dict(self.paper.opened(KIND, self.signer, "the offer"))
+
+    @cached_property
+    def config(self) -> Config:
+        """The study's configuration."""
+        return self.offer.settings
+
+    @cached_property
+    def terms(self) -> Terms:
+        """What the offer means."""
+        return terms_of(self.config)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What may leave a device."""
+        return Manifest.from_dict(self.offer.manifest)
+
+    @property
+    def run(self) -> Path:
+        """Sockets, secrets and process ids of the running server."""
+        return self.folder / "run"
+
+    @property
+    def log(self) -> Path:
+        """Logs."""
+        return self.folder / "log"
+
+    # -- facts and refusals ---------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str | None:
+        """A single value, or None."""
+        with self.database.reading() as session:
+            found = session.get(Fact, name)
+            return None if found is None else found.value
+
+    def set_fact(self, name: str, value: str | None) -> None:
+        """Set a single value; None removes it."""
+        with self.database.writing() as session:
+            found = session.get(Fact, name)
+            if value is None:
+                if found is not None:
+                    session.delete(found)
+            elif found is None:
+                session.add(Fact(name=name, value=value))
+            else:
+                found.value = value
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Count something that was refused; a reason is a constant of the program, never what was sent."""
+        with self.database.writing() as session:
+            found = session.get(Refusal, reason)
+            if found is None:
+                found = Refusal(reason=reason, count=0, last=now())
+                session.add(found)
+            found.count += count
+            found.last = now()
+
+    def refusals(self) -> dict[str, int]:
+        """Reason -> how often."""
+        with self.database.reading() as session:
+            return {row.reason: row.count for row in session.scalars(select(Refusal))}
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    # -- what is shown --------------------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        """Everything that an operator sees of a study; nothing of it is about one person's data.
+
+        Returns:
+            study, version, trust, purpose, contact, address, opens, closes, open (now), signer (a
+            fingerprint), running (the supervisor says so), finished;
+            people: places, enrolled, online, revoked, invited (invitations that can still be used);
+            enrolled: one a slot: slot, name, since, online, revoked;
+            invitations: name, made, expires, state (open | used | expired | withdrawn);
+            rounds: done, of, void, under_way (a round's number or None), list (newest first): round, began,
+            ended, asked, replies, refused, errors, seconds, void, gate;
+            releases (newest first): version, round, tensors, made, of, safety ({loss, accuracy} on public
+            pairs, or None), current;
+            refusals: reason, count, last;
+            statement: text; budget: trust, meaningful, epsilon (of the whole study, or "inf"), spent (so
+            far), left, delta, most (k, uploads of a person), separation (b);
+            health: name, state, words, restarts, since.
+        """
+        with self.database.reading() as session:
+            rounds = _rounds(session, self.config.rounds)
+            parts = [
+                _values(part, "name", "state", "words", "restarts", "since") for part in _all(session, Part)
+            ]
+            facts = {fact.name: fact.value for fact in session.scalars(select(Fact))}
+            found = {
+                "people": _people(session, self.config.people),
+                "enrolled": [
+                    _values(row, "slot", "name", "since", "online", "revoked")
+                    for row in _all(session, Enrolled)
+                ],
+                "invitations": [
+                    _values(row, "name", "made", "expires") | {"state": invitation_state(row)}
+                    for row in _all(session, Invited)
+                ],
+                "rounds": rounds,
+                "releases": _releases(session),
+                "refusals": [_values(row, "reason", "count", "last") for row in _all(session, Refusal)],
+            }
+        offer = self.offer
+        return {
+            "study": offer.study,
+            "version": offer.version,
+            "trust": self.config.privacy.trust,
+            "purpose": offer.purpose,
+            "contact": offer.contact,
+            "address": self.settings.address,
+            "opens": offer.opens,
+            "closes": offer.closes,
+            "open": offer.is_open(),
+            "signer": fingerprint(self.signer),
+            "running": facts.get("running") == "yes",
+            "finished": facts.get("finished") == "yes",
+            **found,
+            "statement": self.statement(),
+            "budget": self._budget(rounds["done"]),
+            "health": parts,
+        }
+
+    def statement(self) -> str:
+        """The privacy statement of the study."""
+        released = ["the sealed updates of the shared adapter, each covered by the claim above"]
+        claim = self.terms.claim
+        return statement(
+            claim,
+            self.terms.private_claim,
+            people=claim.people,
+            released=released,
+            unit_words=[],
+            side_view=False,
+        )
+
+    def _budget(self, done: int) -> dict[str, Any]:
+        claim = self.terms.claim
+        spent = claim.epsilon_after(done) if done else 0.0
+        left = max(0.0, claim.epsilon - spent) if math.isfinite(claim.epsilon) else math.inf
+        return {
+            "trust": claim.trust,
+            "meaningful": claim.meaningful,
+            "epsilon": _finite(claim.epsilon),
+            "spent": _finite(spent),
+            "left": _finite(left),
+            "delta": claim.delta,
+            "most": self.terms.most,
+            "separation": self.terms.separation,
+        }
+
+
+def invitation_state(row: Invited, at: datetime | None = None) -> str:
+    """Of one invitation: open | used | expired | withdrawn."""
+    if row.withdrawn is not None:
+        return "withdrawn"
+    if row.used is not None:
+        return "used"
+    return "expired" if datetime.fromisoformat(row.expires) <= (at or datetime.now(UTC)) else "open"
+
+
+def _people(session: Session, places: int) -> dict[str, int]:
+    rows = list(session.scalars(select(Enrolled)))
+    here = [row for row in rows if row.revoked is None]
+    return {
+        "places": places,
+        "enrolled": len(here),
+        "online": sum(row.online for row in here),
+        "revoked": len(rows) - len(here),
+        "invited": sum(invitation_state(row) == "open" for row in session.scalars(select(Invited))),
+    }
+
+
+def _rounds(session: Session, total: int) -> dict[str, Any]:
+    rows = list(session.scalars(select(Round).order_by(Round.round.desc())))
+    names = ("round", "began", "ended", "asked", "replies", "refused", "errors", "seconds", "void", "gate")
+    ended = [row for row in rows if row.ended is not None]
+    return {
+        "done": max((row.round for row in ended), default=0),
+        "of": total,
+        "void": sum(row.void for row in ended),
+        "under_way": next((row.round for row in rows if row.ended is None), None),
+        "list": [_values(row, *names) for row in rows],
+    }
+
+
+def _releases(session: Session) -> list[dict[str, Any]]:
+    newest = session.scalar(select(func.max(Released.version)))
+    rows = session.scalars(select(Released).order_by(Released.version.desc()))
+    names = ("version", "round", "tensors", "made", "of", "safety")
+    return [_values(row, *names) | {"current": row.version == newest} for row in rows]
+
+
+def _all(session: Session, table: type[Any]) -> list[Any]:
+    return list(session.scalars(select(table).order_by(*table.__table__.primary_key.columns)))
+
+
+def _values(row: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else "inf"
