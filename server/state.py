@@ -83,7 +83,7 @@ def read_settings(path: Path) -> Settings:
             kinds[name] == "bool"
         ):
             raise RunFolderError(f"{path}: {name} is {value!r}; accepted: {kinds[name]}")
-        if not isinstance(value, str | bool) and not 0 <= value < math.inf:
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
             raise RunFolderError(f"{path}: {name} is {value}; accepted: a number from 0")
     try:
         return Settings(**values)
