@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from commonground.randomness import generator
-from commonground.training.basis import basis_within
+from commonground.training.basis import PublicBasis, basis_within
 
 SIZE = 7
 
@@ -135,3 +135,18 @@ def test_features_of_fewer_directions_are_the_first_ones() -> None:
     few = basis.features(texts[0], 2)
     assert few.dtype == np.float32
     np.testing.assert_allclose(few, basis.features(texts[0])[:, :2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [None, 8])
+def test_a_text_has_the_same_features_alone_and_among_others(dims: int | None) -> None:
+    """A device knows one person's texts, a simulation everybody's: bit for bit the same features."""
+    draws = np.random.default_rng(3)
+    matrix = np.linalg.qr(draws.standard_normal((384, 384)))[0].astype(np.float32)
+    basis = PublicBasis(np.ascontiguousarray(matrix), 1.3, "made up")
+    embeddings = draws.standard_normal((700, 384)).astype(np.float32)
+    whole = basis.features(embeddings, dims)
+    for count in (1, 2, 7, 64, 161, 511, 513):
+        rows = draws.permutation(len(embeddings))[:count]
+        np.testing.assert_array_equal(basis.features(embeddings[rows], dims), whole[rows])
+    expected = embeddings.astype(np.float64) @ (matrix[:, :dims] * 1.3)
+    np.testing.assert_allclose(whole, expected, atol=1e-4)

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Rows that are multiplied together, always as many: BLAS adds in another order when there are fewer, and a
+# person's own table must have the same bits as hers among everybody's.
+BLOCK = 512
+
 
 @dataclass(frozen=True)
 class PublicBasis:
@@ -40,9 +44,15 @@ class PublicBasis:
         return hashlib.sha256(self.matrix.tobytes() + np.float64(self.scale).tobytes()).hexdigest()
 
     def features(self, embeddings: np.ndarray, dims: int | None = None) -> np.ndarray:
-        """Features (n, dims or d) float32 of embeddings (n, D)."""
-        matrix = self.matrix if dims is None else self.matrix[:, :dims]
-        return np.asarray(embeddings @ (matrix * np.float32(self.scale)), dtype=np.float32)
+        """Features (n, dims or d) float32 of embeddings (n, D); a text's do not depend on what is beside it."""
+        matrix = (self.matrix if dims is None else self.matrix[:, :dims]) * np.float32(self.scale)
+        found = np.empty((len(embeddings), matrix.shape[1]), np.float32)
+        for first in range(0, len(embeddings), BLOCK):
+            part = embeddings[first : first + BLOCK]
+            block = np.zeros((BLOCK, embeddings.shape[1]), embeddings.dtype)
+            block[: len(part)] = part
+            found[first : first + BLOCK] = (block @ matrix)[: len(part)]
+        return found
 
 
 def basis_within(
