@@ -22,9 +22,10 @@ from commonground.server.checkpoint import DAMAGE, damage
 from commonground.strategies.adaptive_clip import AdaptedClip
 from commonground.strategies.banded import Banded
 from commonground.strategies.central_noise import CentralNoise
+from commonground.strategies.composition import check_composition
 from commonground.strategies.norm_bound import NormBound
 from commonground.strategies.person_dp import PersonLevel
-from commonground.strategies.registry import check_composition, get_strategy, is_linear
+from commonground.strategies.registry import get_strategy, is_linear
 from commonground.strategies.safety_gate import SafetyGate
 
 
@@ -61,6 +62,7 @@ class Job:
         gate: the safety gate's `tolerance`, `steps` and `rate`; empty = no gate.
         stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
             fault of the program; a deployment says False, since a failed device is simply absent.
+        minimum: usable replies that a round needs, else it is void: charged, and the parameters stay.
     """
 
     arm: str
@@ -89,6 +91,7 @@ class Job:
     mechanism: dict[str, Any] = field(default_factory=dict)
     norm_bound: float = math.inf
     gate: dict[str, Any] = field(default_factory=dict)
+    minimum: int = 0
 
     def save(self, path: Path) -> None:
         """Write the job to a JSON file, atomically."""
@@ -118,6 +121,8 @@ class Job:
             del values["norm_bound"]
         if not self.gate:
             del values["gate"]
+        if not self.minimum:
+            del values["minimum"]
         values["initial_arrays"] = {
             name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in self.initial_arrays().items()
         }
@@ -166,6 +171,7 @@ class Job:
             average=self.average,
             participations=self.participations,
             mechanism=self._mechanism(),
+            minimum=self.minimum,
         )
 
     def _rule(self) -> Strategy:

@@ -27,6 +27,7 @@ from commonground.errors import CommonGroundError, InterruptedRunError, RunFolde
 from commonground.manifest import Manifest
 from commonground.privacy.ledger import EVERYBODY, Ledger
 from commonground.server.checkpoint import load_state, save_state
+from commonground.server.conduct import Conduct
 from commonground.server.job import Job
 from commonground.strategies import together
 from commonground.strategies.person_dp import PersonLevel
@@ -100,7 +101,11 @@ Observer = Callable[[RoundEvent], None]
 
 
 def run_rounds(
-    grid: Grid, job: Job, on_round: Observer | None = None, stop: threading.Event | None = None
+    grid: Grid,
+    job: Job,
+    on_round: Observer | None = None,
+    stop: threading.Event | None = None,
+    conduct: Conduct | None = None,
 ) -> Outcome:
     """Run the rounds of `job` that are not done yet, then its last private phase.
 
@@ -110,13 +115,14 @@ def run_rounds(
         on_round: told of each round before the round is saved: a killed run may tell it the same round
             twice (with the same content), never skip one.
         stop: set from outside to stop between messages with `InterruptedRunError`.
+        conduct: how rounds of real devices differ; None is a simulation's.
 
     Raises:
         RunFolderError: the checkpoint belongs to another job.
         StorageError: the state could not be saved.
         CommonGroundError: a device answered with an error and the job says to stop then.
     """
-    stop = stop or threading.Event()
+    stop, conduct = stop or threading.Event(), conduct or Conduct()
     digest = job.digest
     wrapper, start, finished = _restore(job)
     if finished:
@@ -124,6 +130,7 @@ def run_rounds(
     arrays = to_record(wrapper.current if start else job.initial_arrays())
     _wait_for_nodes(grid, job.people, stop)
     for round in range(start + 1, job.rounds + 1):
+        arrays = conduct.opening(round, arrays, wrapper, stop)
         began = time.monotonic()
         before, clip = dict(wrapper.counts), wrapper.mechanism.asked.get("clip")
         asked = list(wrapper.configure_train(round, arrays, ConfigRecord(), grid))
@@ -141,7 +148,8 @@ def run_rounds(
         arrays = to_record(wrapper.current) if result is None else result
         cohort = wrapper.cohort
         if job.private:
-            _private(grid, job, round, broadcast, cohort, final=False, stop=stop)
+            people = conduct.asked_privately(wrapper)
+            _private(grid, job, round, broadcast, people, final=False, stop=stop)
         if on_round is not None:
             change = {name: count - before[name] for name, count in wrapper.counts.items()}
             on_round(
@@ -153,6 +161,7 @@ def run_rounds(
             )  # fmt: skip
         _save(job, digest, wrapper, round, finished=False)
     last = arrays if wrapper.averaged is None else to_record(wrapper.averaged)
+    last = conduct.opening(job.rounds + 1, last, wrapper, stop)
     _private(grid, job, job.rounds + 1, last, job.final_private, final=True, stop=stop)
     _save(job, digest, wrapper, job.rounds, finished=True)
     return load_outcome(job)

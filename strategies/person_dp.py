@@ -56,6 +56,7 @@ class PersonLevel(Unasked):
             SIAM J. Control Optim. 1992); post-processing.
         participations: most rounds that one person takes part in (`trust=local`), or None.
         mechanism: the central noise; None is fresh noise each round at the manifest's clip.
+        minimum: usable replies that a round needs; with fewer it is void and the parameters stay.
 
     Raises:
         StrategyError: noise and rule, or noise and clip, do not go together.
@@ -77,6 +78,7 @@ class PersonLevel(Unasked):
         average: bool = False,
         participations: int | None = None,
         mechanism: CentralNoise | None = None,
+        minimum: int = 0,
     ) -> None:
         if not m > 0:
             raise StrategyError(f"the denominator m is {m}; it is the expected cohort and must be above 0")
@@ -99,6 +101,7 @@ class PersonLevel(Unasked):
         self.q, self.m, self.z, self.seed, self.rounds = q, m, noise_multiplier, seed, rounds
         self.eligible = np.arange(people) if eligible is None else np.array(eligible, np.int64)
         self.individual, self.average, self.participations = individual, average, participations
+        self.minimum = minimum
         self._tell()
         self.taken_part = np.zeros(people, np.int64)
         self.counts = {"messages": 0, "bytes": 0, "refused": 0, "errors": 0, "skipped": 0}
@@ -167,6 +170,10 @@ class PersonLevel(Unasked):
         else:
             updates = self._checked(received)
             total = None if self.individual else self._total(updates)
+        if len(self.answered) < self.minimum:
+            # Nothing of this round is used or released, its noise neither.
+            self.counts["skipped"] += 1
+            return self._ended(server_round), None
         if total is None:
             proposals = [self._moved(update) for update in updates]
         else:
@@ -179,11 +186,7 @@ class PersonLevel(Unasked):
             self.counts["skipped"] += 1
         else:
             self._exact = self._checked_result(server_round, from_record(result))
-        if self.average and server_round > self.rounds // 2:
-            previous = self._sum or {name: np.zeros_like(value) for name, value in self._exact.items()}
-            self._sum = {name: previous[name] + value for name, value in self._exact.items()}
-            self._averaged += 1
-        return to_record(self._cast(self._exact, server_round)), metrics
+        return self._ended(server_round), metrics
 
     @property
     def current(self) -> Arrays:
@@ -198,6 +201,15 @@ class PersonLevel(Unasked):
         return self._cast({name: value / self._averaged for name, value in self._sum.items()}, 0)
 
     # -- its parts ------------------------------------------------------------------------------------
+
+    def _ended(self, round: int) -> ArrayRecord:
+        """What is broadcast next, once it has gone into the average."""
+        exact = self._exact or {}
+        if self.average and round > self.rounds // 2:
+            previous = self._sum or {name: np.zeros_like(value) for name, value in exact.items()}
+            self._sum = {name: previous[name] + value for name, value in exact.items()}
+            self._averaged += 1
+        return to_record(self._cast(exact, round))
 
     def _tell(self) -> None:
         """Tell a server half that scales by q, or must know how loud the noise is."""
