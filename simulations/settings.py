@@ -79,10 +79,11 @@ def composition_refusal(config: Config) -> Fault | None:
     name = config.strategy.name
     if name == PLAIN:
         return None
-    from commonground.strategies.registry import check_composition, check_factors, is_linear
+    from commonground.strategies.composition import check_composition, check_model
+    from commonground.strategies.registry import is_linear
 
     try:
-        check_factors(name, config.model.kind, config.model.form)
+        check_model(name, config.model.kind, config.model.form, config.shared.tags)
         check_composition(
             name,
             config.privacy.trust,

@@ -274,10 +274,10 @@ def _models(
     config: Config, table: tuple[Comparison, ...], features: RewardFeatures, progress: Progress | None
 ) -> dict[Arm, PreferenceModel]:
     if config.model.kind == "reward":
-        own: dict[Arm, Sequence[Tag]] = {
-            "shared": [t for t in TAGS if t in config.shared.tags],
-            "pooled": TAGS,
+        tags = [t for t in TAGS if t in config.shared.tags]
+        return {
+            "shared": reward_model(config, features, tags),
+            "pooled": reward_model(config, features, TAGS, private=False),
         }
-        return {arm: reward_model(config, features, tags) for arm, tags in own.items()}
     policy = policy_model(config, table, progress)
     return {"shared": policy, "pooled": policy}

@@ -11,8 +11,8 @@ algorithm in one file. `commonground.strategies.person_dp` wraps all of them. Tw
 
 A strategy class may have: `individual = True` (it must see replies one by one), `client_half()` (its
 device's half), `settings()` (keys of the configuration that its name stands for), `factors` (it trains both
-low-rank factors of the shared adapter, and looks at each of them or at their product). A class of somebody
-else's, named as module:Class, may have the same.
+low-rank factors of the shared adapter, and looks at each of them or at their product), `check_model()` (what
+else it needs of the model). A class of somebody else's, named as module:Class, may have the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from commonground.errors import InputError, StrategyError
+from commonground.errors import InputError
 from commonground.strategies.alpha_fair import AlphaFair, egalitarian, nash, utilitarian
 from commonground.strategies.centred_clipping import CentredClipping
 from commonground.strategies.fedex import FedEx
@@ -37,6 +37,7 @@ from commonground.strategies.flexlora import FlexLoRA
 from commonground.strategies.flora import FLoRA
 from commonground.strategies.fltrust import FLTrust
 from commonground.strategies.hetlora import HetLoRA
+from commonground.strategies.lore import LoRe
 from commonground.strategies.maxmin import MaxMin
 from commonground.strategies.personal import Ditto, FedAlt, FedRep, FedSim
 from commonground.strategies.qfedavg import QFedAvg
@@ -73,6 +74,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "fltrust": FLTrust,
     "hetlora": HetLoRA,
     "krum": flower.Krum,
+    "lore": LoRe,
     "maxmin": MaxMin,
     "multikrum": flower.MultiKrum,
     "nash": nash,
@@ -85,13 +87,6 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
 PRODUCTS = frozenset({"fedex", "flexlora", "flora", "hetlora"})
 INDIVIDUAL = PRODUCTS | {"bulyan", "fedmedian", "fedtrimmedavg", "fltrust", "krum", "multikrum", "rfa"}
 LINEAR = frozenset(STRATEGIES) - INDIVIDUAL
-# Why a rule that sees replies one by one cannot meet central noise, and what does the same job there.
-WHY = {
-    "rfa": "takes several passes over people's updates one by one, each of which would be a release",
-    "fltrust": "scores people's updates one by one",
-} | dict.fromkeys(PRODUCTS, "needs the product B A of every person, one by one")
-FACTORS_INSTEAD = "rolora (exact, and linear), fedsa, or fedit (linear, and inexact)"
-INSTEAD = "centred_clipping (robust, and a sum of bounded vectors)"
 LEFT_OUT = {
     "afl": "it is called maxmin here; use maxmin",
     "fedper": "without layers it is fedsim; use fedsim",
@@ -119,7 +114,7 @@ def get_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strateg
     Raises:
         InputError: unknown name (the known ones are listed), unknown option or a value of a wrong type.
     """
-    factory = _factory(name)
+    factory = factory_of(name)
     accepted = accepted_options(factory)
     given = {**DEFAULTS.get(name, {}), **dict(options or {})}
     for key, value in given.items():
@@ -185,98 +180,17 @@ def is_linear(name: str) -> bool:
     A dotted class counts as linear (it is given one reply, the mean) unless it says `individual = True`.
     """
     if ":" in name:
-        return not getattr(_factory(name), "individual", False)
-    _factory(name)
+        return not getattr(factory_of(name), "individual", False)
+    factory_of(name)
     return name in LINEAR
 
 
-def check_composition(
-    name: str,
-    trust: str,
-    finite_epsilon: bool,
-    unit: str = "person",
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Refuse what the composition table of methods D3 refuses.
-
-    Rules that need individual replies do not go where only a noised mean may be seen; a device's half that
-    looks at all of a person's comparisons does not go with a claim for one comparison.
-
-    Args:
-        name: strategy name.
-        trust: "central" (the server adds the noise) or "local" (each device does).
-        finite_epsilon: whether there is noise at all.
-        unit: what the claim protects: person | comparison.
-        options: the strategy's options.
+def factory_of(name: str) -> Callable[..., Strategy]:
+    """What builds the strategy called `name`: a class, or a function of its options.
 
     Raises:
-        StrategyError: with the reason and what to use instead.
+        InputError: unknown name (the known ones are listed), or nothing that can be called.
     """
-    if finite_epsilon and trust == "central" and not is_linear(name):
-        why = WHY.get(name, "compares people's updates one by one")
-        raise StrategyError(
-            f"strategy.name={name} {why}, which noise added to their mean "
-            "(privacy.trust=central) does not cover: its sensitivity is about 2C, not C/m",
-            hint=f"use {_instead(name)}; "
-            "or privacy.trust=local, where each device adds its own noise; or "
-            "privacy.shared.epsilon=inf, without a privacy claim",
-        )
-    if unit != "comparison":
-        return
-    if implied_settings(name, options).get("schedule", "decoupled") != "decoupled":
-        raise StrategyError(
-            f"strategy.name={name} passes shared gradients through the private adapter, so that one "
-            "comparison moves all of them: a claim for one (privacy.unit=comparison) would be false",
-            hint="use privacy.unit=person, or a strategy with schedule=decoupled such as ditto",
-        )
-    if client_half(name, options) is not None:
-        raise StrategyError(
-            f"strategy.name={name} has devices that send what depends on all of a person's comparisons at "
-            "once: a claim for one of them (privacy.unit=comparison) would be false",
-            hint="use privacy.unit=person, or fedavg, fedavgm, fedadagrad, fedadam or fedyogi",
-        )
-
-
-def check_factors(name: str, kind: str, form: str) -> None:
-    """Refuse a strategy of both low-rank factors where the shared adapter has no two.
-
-    Args:
-        name: strategy name.
-        kind: `model.kind`.
-        form: `model.form`.
-
-    Raises:
-        StrategyError: with the reason and what to use instead.
-    """
-    factors = _factors(name)
-    if not factors or kind != "reward":
-        return
-    if factors == "product":
-        raise StrategyError(
-            f"strategy.name={name} aggregates products B A, changes of a linear map, and model.kind=reward "
-            "has none: u . tanh(A x) is not linear in A",
-            hint="use model.kind=policy; or rolora, fedsa or fedit with model.form=tanh",
-        )
-    if form != "tanh":
-        raise StrategyError(
-            f"strategy.name={name} trains two factors; with model.form={form} there is one",
-            hint="use model.form=tanh, or model.kind=policy",
-        )
-
-
-def _instead(name: str) -> str:
-    """What does the same job on a mean."""
-    if _factors(name):
-        return FACTORS_INSTEAD
-    return f"{INSTEAD}, or another of {', '.join(sorted(LINEAR - {'centred_clipping'}))}"
-
-
-def _factors(name: str) -> str:
-    """What a rule of both low-rank factors looks at: each | product; "" for all other rules."""
-    return str(getattr(_factory(name), "factors", ""))
-
-
-def _factory(name: str) -> Callable[..., Strategy]:
     if name in STRATEGIES:
         return STRATEGIES[name]
     if ":" in name:

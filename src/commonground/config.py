@@ -20,8 +20,8 @@ class SharedConfig:
 class ModelConfig:
     """`kind`: reward | policy. `base`: model folder or hub name ('' = the packaged one).
 
-    reward: `form` linear | tanh, `dims` = private directions (the first of the basis), `basis` public |
-    planted (the truth's own; a simulation's privilege).
+    reward: `form` linear | tanh | basis (private directions are learned together), `dims` = private
+    directions (the first of the basis), `basis` public | planted (the truth's own; a simulation's privilege).
     policy: `layers` adapted from the top (0 = all), `rank`, `adapter` = form of the private one:
     styles (coefficients on public style adapters) | lora | core (r x r cores); `shared_factors` = what trains
     in the shared one: one (B) | both | merged (fedex, flora); `answer_tokens` = how many of an answer count.

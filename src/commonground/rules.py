@@ -40,7 +40,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "runtime": RUNTIMES,
         "schedule": SCHEDULES,
         "model.kind": KINDS,
-        "model.form": ("linear", "tanh"),
+        "model.form": ("linear", "tanh", "basis"),
         "model.basis": ("public", "planted"),
         "model.adapter": ("lora", "core", "styles"),
         "model.shared_factors": ("one", "both", "merged"),
@@ -178,6 +178,19 @@ def together(config: Config) -> Iterator[Fault]:
             "found 'planted'; accepted: public (the truth is known only with model.kind=reward and "
             "data.taste.source=starter)",
         )
+    if config.model.kind == "reward" and config.model.form == "basis":
+        if config.schedule == SCHEDULES[0]:
+            yield (
+                "model.form",
+                f"found 'basis' with schedule={config.schedule}; accepted: with alternating or joint, where "
+                "the shared phase looks at the private weights, or linear, tanh",
+            )
+        if "taste" not in config.shared.tags:
+            yield (
+                "model.form",
+                f"found 'basis' with shared.tags={config.shared.tags}; accepted: with [safety,taste], since "
+                "directions of taste are learned together from tastes, or linear, tanh",
+            )
     if config.model.kind == "reward" and config.loss.name == "sft":
         yield (
             "loss.name",

@@ -211,6 +211,24 @@ def test_names_that_are_settings_reach_the_run(kit: Kit, tmp_path: Path) -> None
     assert ditto["config"]["privacy"]["private"]["ridge"] == 0.5
 
 
+@pytest.mark.parametrize("epsilon", ["inf", "8"])
+def test_a_basis_travels_and_weights_do_not(kit: Kit, tmp_path: Path, epsilon: str) -> None:
+    common = ["strategy.name=lore", "shared.tags=[safety,taste]", f"privacy.shared.epsilon={epsilon}"]
+    found = kit(tmp_path / "lore", *common)
+    assert found["config"]["model"]["form"] == "basis"
+    sent = {tensor["name"] for tensor in found["egress"]["manifest"]["tensors"]}
+    assert sent == {"shared.safety.u", "shared.taste.u", "shared.taste.R"}
+    learned = load_outcome(Job.load(tmp_path / "lore" / "state" / "job-shared.json")).arrays
+    start = np.eye(*learned["shared.taste.R"].shape)
+    assert np.abs(learned["shared.taste.R"] - start).max() > 1e-3
+    pooled = load_outcome(Job.load(tmp_path / "lore" / "state" / "job-pooled.json")).arrays
+    assert sorted(pooled) == ["shared.safety.u", "shared.taste.u"]  # nobody's weights, hence no basis
+    fleet = kit(tmp_path / "fleet", *common, "runtime=fleet")
+    for name in ("personal", "shared", "pooled", "local"):
+        left, right = (one["policies"][name]["taste"]["accuracy"] for one in (found, fleet))
+        assert left == pytest.approx(right, abs=0.02), name
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [

@@ -9,12 +9,11 @@ from flwr.serverapp.strategy import FedAdam, FedAvgM
 
 from commonground.errors import ConfigError, InputError, StrategyError
 from commonground.simulations.settings import read_settings
+from commonground.strategies.composition import check_composition, check_factors, check_model
 from commonground.strategies.registry import (
     LINEAR,
     STRATEGIES,
     accepted_options,
-    check_composition,
-    check_factors,
     client_half,
     get_strategy,
     implied_settings,
@@ -114,6 +113,7 @@ def test_a_claim_for_one_comparison_needs_devices_that_do_nothing_else() -> None
         ("nash", "at once"),
         ("fedalt", "moves all"),
         ("fedsim", "all"),
+        ("lore", "passes shared gradients through the private adapter"),
     ):
         with pytest.raises(StrategyError, match=why):
             check_composition(name, "central", finite_epsilon=False, unit="comparison")
@@ -132,6 +132,7 @@ def test_device_halves() -> None:
 def test_names_that_are_settings() -> None:
     assert implied_settings("ditto", {"lam": 0.5}) == {"schedule": "decoupled", "privacy.private.ridge": 0.5}
     assert implied_settings("fedrep") == {"schedule": "alternating", "shared.steps": 1}
+    assert implied_settings("lore") == {"schedule": "alternating", "model.form": "basis"}
     assert implied_settings("fedavg") == {}
     assert implied_settings("rolora") == {"model.shared_factors": "both", "strategy.average": False}
     assert implied_settings("flora") == {"model.shared_factors": "merged"}
@@ -153,6 +154,34 @@ def test_rules_of_two_factors_need_two() -> None:
                 check_factors(name, "reward", form)
             assert "rolora" in str(refused.value.hint)
     check_factors("fedavg", "reward", "linear")
+
+
+def test_a_basis_is_learned_together_from_tastes() -> None:
+    both = ["safety", "taste"]
+    check_model("lore", "reward", "linear", both)
+    check_model("lore", "reward", "basis", both)
+    check_model("fedadam", "reward", "basis", both)
+    for kind, form, tags, why in (
+        ("policy", "linear", both, r"model\.kind=policy has none"),
+        ("reward", "tanh", both, r"model\.form=tanh is another model"),
+        ("reward", "linear", ["safety"], r"shared\.tags=\[safety\] no taste is learned together"),
+    ):
+        with pytest.raises(StrategyError, match=why):
+            check_model("lore", kind, form, tags)
+    with pytest.raises(StrategyError, match="trains two factors"):
+        check_model("rolora", "reward", "basis", both)
+    lore = ["strategy.name=lore", "shared.tags=[safety,taste]"]
+    read_settings(None, lore)
+    with pytest.raises(ConfigError, match=r"moves all of them.*privacy\.unit=person"):
+        read_settings(None, [*lore, "privacy.unit=comparison"])
+    with pytest.raises(ConfigError, match="no taste is learned together"):
+        read_settings(None, ["strategy.name=lore"])
+    basis = ["model.form=basis", "shared.tags=[safety,taste]"]
+    read_settings(None, [*basis, "schedule=joint", "strategy.name=fedadam"])
+    with pytest.raises(ConfigError, match=r"'basis' with schedule=decoupled; accepted: with alternating"):
+        read_settings(None, basis)
+    with pytest.raises(ConfigError, match=r"'basis' with shared\.tags=\['safety'\]"):
+        read_settings(None, ["model.form=basis", "schedule=joint"])
 
 
 def test_a_merged_matrix_is_for_strategies_that_fill_it() -> None:

@@ -8,6 +8,7 @@ from commonground.comparisons import Comparison, Tag
 from commonground.randomness import generator
 from commonground.training.basis import PublicBasis, basis_within
 from commonground.training.reward import Form, RewardFeatures, RewardModel
+from commonground.training.reward_basis import BasisRewardModel
 from commonground.training.update import People
 
 SIZE, DIMS = 6, 3
@@ -38,7 +39,8 @@ def features(
 
 def model(form: Form = "linear", tags: tuple[Tag, ...] = BOTH, people: int = 3) -> RewardModel:
     """The model of `features` for so many people."""
-    return RewardModel(features(people=people), tags, form)
+    own = features(people=people)
+    return BasisRewardModel(own) if form == "basis" else RewardModel(own, tags, form)
 
 
 def crowd(people: int = 3, safety: int = 3, taste: int = 4, start: int = 0) -> People:

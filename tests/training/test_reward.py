@@ -16,7 +16,7 @@ from commonground.randomness import normal
 from commonground.training.model import Part, Rows, Tensors
 from commonground.training.reward import Form, RewardModel
 
-FORMS: tuple[Form, ...] = ("linear", "tanh")
+FORMS: tuple[Form, ...] = ("linear", "tanh", "basis")
 SETTINGS = LossSettings(beta=0.7, flip=0.1)
 
 
@@ -45,7 +45,10 @@ def naive_reward(model: RewardModel, text: int, row: int, shared: Tensors | None
         if model.form == "tanh":
             values = torch.tanh(shared[f"shared.{tag}.A"] @ values)
         total = total + shared[f"shared.{tag}.u"] @ values
-    if v is not None:
+    if v is not None and model.form == "basis":
+        basis = model.initial_shared() if shared is None else shared
+        total = total + v @ (basis["shared.taste.R"] @ model.features.block["taste"][text])
+    elif v is not None:
         total = total + v @ model.features.private[text]
     return total
 
@@ -170,6 +173,11 @@ def test_the_private_adapter_lives_in_the_leading_directions() -> None:
         ("linear", ("safety",), {"shared.safety.u": (6,)}),
         ("linear", ("taste", "safety"), {"shared.safety.u": (6,), "shared.taste.u": (6,)}),
         ("tanh", ("safety",), {"shared.safety.A": (6, 6), "shared.safety.u": (6,)}),  # 8 do not fit into 6
+        (
+            "basis",
+            ("safety", "taste"),
+            {"shared.safety.u": (6,), "shared.taste.u": (6,), "shared.taste.R": (3, 6)},
+        ),
     ],
 )
 def test_names_and_shapes(form: Form, tags: tuple[Tag, ...], spec: dict[str, tuple[int, ...]]) -> None:

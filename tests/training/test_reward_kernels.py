@@ -17,7 +17,7 @@ from commonground.training.pairwise import pairwise_sums
 from commonground.training.reward import Form, RewardModel
 from commonground.training.reward_kernels import _KEPT, LinearPairs, TanhPairs, bounded
 
-FORMS: tuple[Form, ...] = ("linear", "tanh")
+FORMS: tuple[Form, ...] = ("linear", "tanh", "basis")
 SETTINGS = LossSettings(beta=0.7, flip=0.1)
 
 

@@ -10,6 +10,7 @@ from commonground.config import Config
 from commonground.training.features import public_features
 from commonground.training.model import PreferenceModel
 from commonground.training.reward import RewardFeatures, RewardModel
+from commonground.training.reward_basis import BasisRewardModel
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,8 +34,19 @@ def build_model(
     return policy_model(config, tuple(table), progress)
 
 
-def reward_model(config: Config, features: RewardFeatures, tags: Sequence[Tag]) -> RewardModel:
-    """A Bradley-Terry reward whose shared adapter learns from `tags`."""
+def reward_model(
+    config: Config, features: RewardFeatures, tags: Sequence[Tag], *, private: bool = True
+) -> RewardModel:
+    """A Bradley-Terry reward whose shared adapter learns from `tags`.
+
+    Args:
+        config: `model` and `seed` are read.
+        features: of a table.
+        tags: as said; both of them with `model.form=basis`.
+        private: whether private adapters train with it; without, there is no basis for their weights.
+    """
+    if config.model.form == "basis" and private:
+        return BasisRewardModel(features)
     form: Literal["linear", "tanh"] = "tanh" if config.model.form == "tanh" else "linear"
     return RewardModel(features, list(tags), form, config.seed)
 

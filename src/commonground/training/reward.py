@@ -4,7 +4,8 @@ Shared adapter: one block a tag, acting on that tag's comparisons in that tag's 
 `r_s(x) = u_tag . f_tag(x)` (form `linear`) or `u_tag . tanh(A_tag f_tag(x))` (form `tanh`).
 Private adapter: `dims` numbers, acting on *every* comparison along the first directions of the taste
 basis, `r_i(x) = r_s(x) + v_i . g(x)`: what a person teaches her device about taste also reaches answers
-about safety, and the evaluation shows by how much.
+about safety, and the evaluation shows by how much. In form `basis` those directions are learned together:
+`training.reward_basis`.
 
 The base policy's reward is 0 everywhere. The reference of the losses is that zero reward, because these
 scores are rewards and not log-ratios: `dpo` with beta = 1 is then the Bradley-Terry loss.
@@ -29,10 +30,11 @@ from commonground.randomness import generator
 from commonground.training.basis import PublicBasis
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
-from commonground.training.reward_kernels import LinearPairs, Slope, TanhPairs
+from commonground.training.reward_kernels import BasisPairs, LinearPairs, Slope, TanhPairs
 
 HIDDEN = 8  # rank of A in the tanh form, where the basis has so many directions
-Form = Literal["linear", "tanh"]
+Form = Literal["linear", "tanh", "basis"]
+Pairs = LinearPairs | TanhPairs | BasisPairs
 
 
 class RewardFeatures:
@@ -89,7 +91,7 @@ class _TagPairs:
 
     place: Tensor
     real: Tensor
-    pairs: LinearPairs | TanhPairs
+    pairs: Pairs
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class RewardModel:
     Args:
         features: the table's features.
         tags: the tags whose blocks the shared adapter has.
-        form: `linear` or `tanh`.
+        form: `linear` or `tanh`; `basis` is a class of its own.
         seed: of the public initial A (form `tanh`).
     """
 
@@ -188,9 +190,9 @@ class RewardModel:
         for side, parts, slope in zip(sides, (chosen_parts, rejected_parts), slopes, strict=True):
             weight = slope * rows.mask
             found = (
-                {"private.v": self.features.private[side]}
+                {"private.v": self._private_values(side, shared)}
                 if part == "private"
-                else self._shared_slopes(side, rows, shared or {}, parts)
+                else self._shared_slopes(side, rows, shared or {}, private, parts)
             )
             for name, value in found.items():
                 term = weight.reshape(*weight.shape, *[1] * (value.dim() - 2)) * value
@@ -204,9 +206,7 @@ class RewardModel:
         frozen_rewards = (self._rewards(side, rows, shared, private)[0] for side in (chosen, rejected))
         base = next(frozen_rewards) - next(frozen_rewards)
         if part == "private":
-            own = LinearPairs.of(self.features.private, chosen, rejected, base)
-            return RewardBatch(rows, part, frozen, {}, own)
-        kind = TanhPairs if self.form == "tanh" else LinearPairs
+            return RewardBatch(rows, part, frozen, {}, self._private_pairs(chosen, rejected, base, shared))
         tags = {}
         for tag in self.tags:
             here = (self._here(tag, rows) * rows.mask) > 0
@@ -215,7 +215,7 @@ class RewardModel:
                 continue
             place = torch.sort((~here).to(torch.uint8), dim=1, stable=True).indices[:, :width]
             sides = chosen.gather(1, place), rejected.gather(1, place)
-            pairs = kind.of(self.features.block[tag], *sides, base.gather(1, place))
+            pairs = self._pairs(tag, *sides, base.gather(1, place), private)
             tags[tag] = _TagPairs(place, here.gather(1, place).float(), pairs)
         return RewardBatch(rows, part, frozen, tags, None)
 
@@ -237,15 +237,41 @@ class RewardModel:
         weights = weights * batch.rows.mask
         if batch.private is not None:
             return {"private.v": batch.private.sums(trained["private.v"], slope, weights, clip)}
-        found = {name: torch.zeros_like(value) for name, value in trained.items()}
+        found: Tensors = {}
         for tag, own in batch.shared.items():
-            u, share = f"shared.{tag}.u", weights.gather(1, own.place) * own.real
-            if isinstance(own.pairs, TanhPairs):
-                a = f"shared.{tag}.A"
-                found[a], found[u] = own.pairs.sums(trained[a], trained[u], slope, share, clip)
-            else:
-                found[u] = own.pairs.sums(trained[u], slope, share, clip)
-        return found
+            share = weights.gather(1, own.place) * own.real
+            for name, value in self._sums(tag, own.pairs, trained, slope, share, clip).items():
+                found[name] = found[name] + value if name in found else value
+        return {n: found[n] if n in found else torch.zeros_like(value) for n, value in trained.items()}
+
+    def _pairs(
+        self, tag: Tag, chosen: Tensor, rejected: Tensor, base: Tensor, private: Tensors | None
+    ) -> Pairs:
+        """Pairs of a tag for steps on the shared adapter; `base` is the margin of the frozen private one."""
+        kind = TanhPairs if self.form == "tanh" else LinearPairs
+        return kind.of(self.features.block[tag], chosen, rejected, base)
+
+    def _private_pairs(
+        self, chosen: Tensor, rejected: Tensor, base: Tensor, shared: Tensors | None
+    ) -> LinearPairs:
+        """Pairs for steps on the private adapter; `base` is the margin of the frozen shared one."""
+        return LinearPairs.of(self.features.private, chosen, rejected, base)
+
+    def _sums(
+        self, tag: Tag, pairs: Pairs, trained: Tensors, slope: Slope, share: Tensor, clip: float | None
+    ) -> Tensors:
+        """The part of `gradient_sums` that the pairs of one tag give."""
+        a, u = f"shared.{tag}.A", f"shared.{tag}.u"
+        if isinstance(pairs, TanhPairs):
+            by_a, by_u = pairs.sums(trained[a], trained[u], slope, share, clip)
+            return {a: by_a, u: by_u}
+        if isinstance(pairs, LinearPairs):
+            return {u: pairs.sums(trained[u], slope, share, clip)}
+        raise TypeError(f"{type(pairs).__name__} are no pairs of form {self.form}")
+
+    def _private_values(self, side: Tensor, shared: Tensors | None) -> Tensor:
+        """(P, B, dims) what private weights act on, of texts."""
+        return self.features.private[side]
 
     def _sides(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Text rows of the preferred and the other answer, each (P, B), labels flipped where asked."""
@@ -270,19 +296,22 @@ class RewardModel:
                     parts[tag] = values
                 total = total + here * torch.einsum("pbd,pd->pb", values, shared[f"shared.{tag}.u"])
         if private is not None:
-            total = total + torch.einsum("pbd,pd->pb", self.features.private[side], private["private.v"])
+            values = self._private_values(side, shared)
+            total = total + torch.einsum("pbd,pd->pb", values, private["private.v"])
         return total, parts
 
     def _here(self, tag: Tag, rows: Rows) -> Tensor:
         return (self.features.tag[rows.index] == TAGS.index(tag)).float()
 
-    def _shared_slopes(self, side: Tensor, rows: Rows, shared: Tensors, parts: Tensors) -> Tensors:
+    def _shared_slopes(
+        self, side: Tensor, rows: Rows, shared: Tensors, private: Tensors | None, parts: Tensors
+    ) -> Tensors:
         """Derivatives of rewards by shared tensors, each (P, B, *shape); zero where the tag is another."""
         slopes: Tensors = {}
         for tag in self.tags:
             here = self._here(tag, rows)[..., None]
             values = self.features.block[tag][side]
-            if self.form == "linear":
+            if self.form != "tanh":
                 slopes[f"shared.{tag}.u"] = here * values
                 continue
             active = parts.get(tag)

@@ -3,7 +3,9 @@
 A pair's gradient is never held in memory. For `r = v . x` it is `s x`, with s the slope of the loss in the
 margin and x the difference of the two answers' features, so its norm is |s| |x|. For `r = u . tanh(A x)` the
 part by A is `a c' - b r'` with vectors a, b and the features c, r of the two answers; its squared norm is
-`|a|^2 |c|^2 + |b|^2 |r|^2 - 2 (a.b)(c.r)`: a 2 x 2 Gram matrix instead of a matrix a pair.
+`|a|^2 |c|^2 + |b|^2 |r|^2 - 2 (a.b)(c.r)`: a 2 x 2 Gram matrix instead of a matrix a pair. For `r = u . x +
+v . R y` with v frozen, R's part is `v (s y)'`, the same v for all pairs of a person: it is summed over pairs
+before it is a matrix.
 
 Axes: P people, B pairs, D features, H hidden. Losses are of the margin only. Norms are float64.
 """
@@ -56,6 +58,49 @@ class LinearPairs:
             slopes, factors = bounded(slopes, slopes.double().abs() * self.norms, clip)
             slopes = slopes * factors
         return torch.bmm((slopes * weights).unsqueeze(1), self.x).squeeze(1)
+
+
+@dataclass(frozen=True)
+class BasisPairs:
+    """Pairs of a reward `u . x + v . R y`, for steps on u and R.
+
+    Attributes:
+        x: (P, B, D) features of chosen minus rejected, of the pairs' own tag.
+        y: (P, B, E) features of chosen minus rejected, on which R acts.
+        v: (P, K) private weights, frozen.
+    """
+
+    x: Tensor
+    y: Tensor
+    v: Tensor
+
+    @classmethod
+    def of(cls, block: Tensor, basis: Tensor, chosen: Tensor, rejected: Tensor, v: Tensor) -> BasisPairs:
+        """Pairs of texts: `block` (T, D), `basis` (T, E), `chosen` and `rejected` (P, B) int64."""
+        x = _rows(block, chosen).sub_(_rows(block, rejected))
+        y = x if basis is block else _rows(basis, chosen).sub_(_rows(basis, rejected))
+        return cls(x, y, v)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """(P, B) float64 length of the margin's gradient by u and R together; only a clip asks for it."""
+        u, y = (torch.linalg.vector_norm(part, dim=2, dtype=torch.float64) for part in (self.x, self.y))
+        v = torch.linalg.vector_norm(self.v, dim=1, keepdim=True, dtype=torch.float64)
+        return torch.hypot(u, v * y)
+
+    def sums(
+        self, u: Tensor, r: Tensor, slope: Slope, weights: Tensor, clip: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sums for u (P, D) and R (P, K, E); see `PreferenceModel.gradient_sums`."""
+        own = torch.bmm(self.v.unsqueeze(1), r).squeeze(1)
+        margin = torch.bmm(self.x, u.unsqueeze(2)) + torch.bmm(self.y, own.unsqueeze(2))
+        slopes = slope(margin.squeeze(2))
+        if clip is not None:
+            slopes, factors = bounded(slopes, slopes.double().abs() * self.norms, clip)
+            slopes = slopes * factors
+        share = (slopes * weights).unsqueeze(1)
+        by_u, by_y = torch.bmm(share, self.x).squeeze(1), torch.bmm(share, self.y)
+        return by_u, self.v.unsqueeze(2) * by_y
 
 
 @dataclass(frozen=True)
