@@ -31,7 +31,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             receipt INTEGER PRIMARY KEY REFERENCES receipts, message BLOB NOT NULL)""",
         """CREATE TABLE uploads (
             scope TEXT NOT NULL, key TEXT NOT NULL, offer TEXT NOT NULL, round INTEGER NOT NULL,
-            tensors TEXT NOT NULL, most INTEGER NOT NULL, separation INTEGER NOT NULL, time TEXT NOT NULL,
+            tensors TEXT NOT NULL, most INTEGER NOT NULL, separation INTEGER NOT NULL, trust TEXT NOT NULL,
+            neighbours TEXT NOT NULL, time TEXT NOT NULL,
             PRIMARY KEY (scope, key))""",
         """CREATE TABLE consent (
             id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -12,12 +12,13 @@ runs; charges of different units are never added.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from commonground.errors import InputError, PrivacyError, StorageError
 from commonground.privacy.accounting import Charge, epsilon_composed, flatten
@@ -45,19 +46,35 @@ class Ledger:
         path: the SQLite file; made if it does not exist.
         run: name of the run that new entries belong to; caps look at all runs in the file.
         accountant: rdp | prv | gaussian, used for caps and epsilon.
+        connect: gives the connection to use instead, of any module with the interface of `sqlite3` and
+            with isolation level None. Inside a transaction that its owner began, what this ledger does is a
+            part of that one: a reservation is durable when the owner has committed, and not before.
+        failure: what the errors of that connection derive from.
 
     Raises:
         StorageError: from every method, when the file cannot be read or written.
     """
 
-    def __init__(self, path: str | Path, run: str, accountant: str = "rdp") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        run: str,
+        accountant: str = "rdp",
+        *,
+        connect: Callable[[], Any] | None = None,
+        failure: type[Exception] = sqlite3.Error,
+    ) -> None:
         self.path, self.run, self.accountant = Path(path), run, accountant
+        self._failure = failure
         with self._storage():
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._db = self._open() if connect is None else connect()
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(_SCHEMA)
             self._db.execute(_INDEX)
+
+    def _open(self) -> Any:
+        return sqlite3.connect(self.path, timeout=60, isolation_level=None)
 
     def reserve(
         self,
@@ -124,7 +141,8 @@ class Ledger:
                 where += f" AND {column} = ?"
                 values.append(value)
         with self._transaction():
-            return self._db.execute(f"UPDATE entries SET status = 'committed' WHERE {where}", values).rowcount
+            done = self._db.execute(f"UPDATE entries SET status = 'committed' WHERE {where}", values)
+            return int(done.rowcount)
 
     def spent(self, person: str, mechanism: str | None = None, *, unit: str = "person") -> tuple[Charge, ...]:
         """Flattened history of a person: own charges and everybody's, reserved ones included."""
@@ -193,6 +211,9 @@ class Ledger:
     def _transaction(self) -> Iterator[None]:
         """Hold the write lock from the first read to the last write, so that no two take the last unit."""
         with self._storage():
+            if self._db.in_transaction:  # of whoever gave the connection
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -206,7 +227,7 @@ class Ledger:
     def _storage(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except self._failure as error:
             raise StorageError(
                 f"ledger {self.path}: {error}", hint="nothing may be released until the ledger can be written"
             ) from error
