@@ -34,7 +34,17 @@ from commonground.study.release import Release
 MECHANISM = "shared"
 ACCOUNTANT = "gaussian"  # exact, because every sampling rate is 1
 STEPS = ("asked", "reserved", "made", "kept")  # where a crash is tested; see `DeviceLedger._reached`
-_NAMES = ("scope", "key", "sampling", "noise_multiplier", "steps", "status", "time", "offer", "round")
+_NAMES: tuple[str, ...] = (
+    "scope",
+    "key",
+    "sampling",
+    "noise_multiplier",
+    "steps",
+    "status",
+    "time",
+    "offer",
+    "round",
+)
 _NAMES += ("trust", "neighbours")
 _ENTRIES = (
     "SELECT e.run, e.key, e.q, e.z, e.steps, e.status, e.time, u.offer, u.round, u.trust, u.neighbours "

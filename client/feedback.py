@@ -117,6 +117,13 @@ class Feedback:
     def _insert(self, prompt: str, first: str, second: str, verdict: str, tag: str | None, why: str) -> int:
         if len(why) > MAX_TEXT:
             raise InputError(f"the reason has {len(why):,} characters; at most {MAX_TEXT:,} are accepted")
+        for text in (prompt, first, second, why):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"a text holds half of a character ({error.reason}); it cannot be kept"
+                ) from error
         query = "INSERT INTO comparisons VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)"
         with self._database.transaction() as run:
             return int(run(query, (prompt, first, second, verdict, tag, why, now())).lastrowid)
