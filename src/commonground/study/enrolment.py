@@ -1,4 +1,4 @@
-"""What a device sends once, to be enrolled: the invitation's token, its node key, a proof that it has the key.
+"""What a device sends once to be enrolled: the invitation's token, its node key, a proof that it has the key.
 
     POST /enrol   {"token", "public_key", "proof"}   ->   {"slot", "name", "node_id"}
 

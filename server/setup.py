@@ -1,0 +1,254 @@
+"""`server init`: a study's folder, wholly or not at all.
+
+Everything is made in a folder beside the one that is asked for and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from commonground.comparisons import TAGS, Comparison
+from commonground.config import Config
+from commonground.data.starter import safety_pairs
+from commonground.errors import ConfigError, InputError, RunFolderError
+from commonground.files import write_atomically
+from commonground.manifest import Manifest
+from commonground.mishaps import storage_errors
+from commonground.recipe import make_plan, resolve
+from commonground.rules import value_of
+from commonground.server.audit import Audit
+from commonground.server.bundle import write_bundle
+from commonground.server.certificates import make_certificates
+from commonground.server.state import SETTINGS, Settings
+from commonground.server.tables import Database
+from commonground.settings import load_config, to_dict, to_yaml
+from commonground.strategies.composition import check_composition, check_model
+from commonground.strategies.registry import client_half, get_strategy, implied_settings
+from commonground.study.offer import KIND, TRUSTS, Offer, terms_of
+from commonground.study.signing import new_key, sign
+from commonground.training.build import Progress, build_model
+from commonground.training.client_half import initial
+from commonground.training.contract import egress_manifest
+
+LOOPBACK = ("127.0.0.1", "localhost")
+DELTA = 1e-5  # of a deployed study, where the configuration names none
+TRUST_WORDS = (
+    "local: each device adds its own noise before anything leaves it; central: the server adds the noise, "
+    "and sees single clipped updates, from which parts of a person's safety feedback could be reconstructed"
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an operator asks for.
+
+    Attributes:
+        trust: local | central.
+        name: the study's name.
+        address: host:port of the front door.
+        closes: when the study ends, ISO 8601; without a time zone it is UTC.
+        purpose, contact: what participants read.
+        config: a YAML file, or None.
+        overrides: `key=value`.
+        deadline: seconds of a round.
+        minimum: updates a round needs; None is half of the cohort.
+        min_online: devices that must be online before a round begins.
+        insecure_seed: a known number instead of secret noise: a test, on loopback only.
+    """
+
+    trust: str | None
+    name: str
+    address: str
+    closes: str
+    purpose: str
+    contact: str
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+    deadline: float = 600.0
+    minimum: int | None = None
+    min_online: int = 1
+    insecure_seed: int | None = None
+
+
+def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -> None:
+    """Make a study's folder.
+
+    Args:
+        folder: where; it must not exist, or be empty.
+        wanted: what is asked for.
+        progress: called with (what, done, total) while the base model is read.
+
+    Raises:
+        InputError: an option cannot be used.
+        ConfigError: the configuration has faults.
+        RunFolderError: the folder holds something.
+        StorageError: the disk refused.
+    """
+    host, _ = split_address(wanted.address)
+    closes = _utc("--closes", wanted.closes)
+    if wanted.trust not in TRUSTS:
+        found = "missing" if wanted.trust is None else repr(wanted.trust)
+        raise InputError(f"--trust is {found}; accepted: local, central", hint=TRUST_WORDS)
+    if wanted.insecure_seed is not None and host not in LOOPBACK:
+        raise InputError(
+            f"--insecure-seed with --address {wanted.address}; accepted: one on 127.0.0.1 or localhost",
+            hint="whoever knows the seed can take the noise away: it is for tests on one machine",
+        )
+    config = study_config(wanted)
+    folder = folder.absolute()
+    with storage_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunFolderError(f"{folder} is there already; a new or an empty folder is needed")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.init-*"):  # of an init that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.init-", dir=folder.parent))
+        try:
+            _fill(draft, wanted, config, host, closes, progress)
+            os.rename(draft, folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """(host, port) of `host:port`; raises `InputError`."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or any(c.isspace() or c in "/;{}\"'$\\" for c in host) or not port.isascii():
+        raise InputError(f"address is {address!r}; accepted: HOST:PORT")
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise InputError(f"address is {address!r}; accepted: HOST:PORT with a port from 1 to 65535")
+    return host, int(port)
+
+
+def study_config(wanted: Wanted) -> Config:
+    """The resolved configuration of a deployed study; raises `ConfigError` or `StrategyError`."""
+    config = copy.deepcopy(load_config(wanted.config, wanted.overrides))
+    given = {override.partition("=")[0].strip(): override for override in wanted.overrides}
+    trust = str(wanted.trust)
+    if "privacy.trust" in given and config.privacy.trust != trust:
+        raise ConfigError(
+            [f"command line: {given['privacy.trust']} with --trust {trust}; give --trust alone"]
+        )
+    config.privacy.trust = trust
+    if trust == "central" and "privacy.shared.mechanism" not in given:
+        config.privacy.shared.mechanism = "banded"
+    if config.privacy.shared.delta is None:
+        config.privacy.shared.delta = DELTA
+    if wanted.insecure_seed is not None:
+        config.seed = wanted.insecure_seed
+    name, options = config.strategy.name, config.strategy.options
+    get_strategy(name, options)
+    for key, value in implied_settings(name, options).items():
+        *path, last = key.split(".")
+        setattr(value_of(config, ".".join(path)) if path else config, last, value)
+    finite = math.isfinite(config.privacy.shared.epsilon)
+    check_model(name, config.model.kind, config.model.form, config.shared.tags)
+    check_composition(name, trust, finite, config.privacy.unit, options)
+    if config.gate.enabled and config.model.kind != "reward":
+        raise ConfigError(
+            ["gate.enabled needs model.kind=reward: a language model cannot be scored each round"]
+        )
+    base = Path(config.model.base).expanduser() if config.model.base else None
+    if base is not None and base.exists():  # a folder: the study may be started from anywhere
+        config.model.base = str(base.resolve())
+    full = resolve(config)
+    if full.cohort is not None and full.cohort > full.people:
+        raise ConfigError([f"cohort is {full.cohort}; accepted: at most people, {full.people}"])
+    terms_of(full)
+    return full
+
+
+def starter_pair() -> Comparison:
+    """One public comparison: the least that a model is built over, for its shapes and digests."""
+    pair = safety_pairs()[0]
+    return Comparison(pair.prompt, pair.safe, pair.unsafe, "safety", "public")
+
+
+def _fill(
+    draft: Path, wanted: Wanted, config: Config, host: str, closes: str, progress: Progress | None
+) -> None:
+    for name in ("run", "log", "releases", "checkpoint"):
+        (draft / name).mkdir(mode=0o700)
+    key = new_key(draft / "signing.key")
+    known = wanted.insecure_seed
+    seed = secrets.randbits(256) if known is None else known
+    write_atomically(draft / "seed.key", f"{seed}\n".encode(), private=True)
+    certificates = make_certificates(wanted.name, host)
+    for name, pem, private in (
+        ("ca.crt", certificates.ca, False),
+        ("ca.key", certificates.ca_key, True),
+        ("server.crt", certificates.server, False),
+        ("server.key", certificates.server_key, True),
+    ):
+        write_atomically(draft / name, pem, private=private)
+    manifest, arrays = _contract(config, progress)
+    offer = Offer(
+        study=wanted.name,
+        version=1,
+        purpose=wanted.purpose,
+        contact=wanted.contact,
+        config=to_dict(config),
+        manifest=manifest.to_dict(),
+        opens=datetime.now(UTC).isoformat(timespec="seconds"),
+        closes=closes,
+        base=dict(manifest.versions),
+    )
+    write_atomically(draft / "offer.json", sign(key, KIND, offer.to_dict()).to_text().encode())
+    write_atomically(draft / "config.yaml", to_yaml(config).encode())
+    cohort = int(config.cohort or 2)
+    settings = Settings(
+        wanted.name,
+        wanted.address,
+        deadline=wanted.deadline,
+        minimum=max(1, cohort // 2) if wanted.minimum is None else wanted.minimum,
+        min_online=wanted.min_online,
+        insecure=known is not None,
+    )
+    write_atomically(draft / SETTINGS, settings.to_toml().encode())
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(draft / "initial.npz", buffer.getvalue())
+    write_bundle(draft / "bundle", wanted.name)
+    Database(draft / "state.db", create=True).close()
+    Audit(draft, key).add("made", study=wanted.name, offer=offer.digest, trust=wanted.trust)
+
+
+def _contract(config: Config, progress: Progress | None) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """What may leave a device, and what the server sends first; a device derives the former by itself."""
+    terms = terms_of(config)
+    model = build_model(config, [starter_pair()], progress)
+    plan = make_plan(
+        config, [tag for tag in TAGS if tag in config.shared.tags], terms.claim, terms.private_claim
+    )
+    half = client_half(config.strategy.name, config.strategy.options)
+    manifest = egress_manifest(config, model, plan, terms.claim, half, 0)
+    first = {name: value.numpy() for name, value in model.initial_shared().items()}
+    return manifest, first | initial(half, model.shared_spec(), 1)
+
+
+def _utc(option: str, text: str) -> str:
+    """A time as the offer holds it; raises `InputError`."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            f"{option} is {text!r}; accepted: a time in ISO 8601, such as 2027-06-30T18:00"
+        ) from error
+    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    if found <= datetime.now(UTC):
+        raise InputError(f"{option} is {text}, which is past")
+    return found.isoformat(timespec="seconds")
