@@ -1,0 +1,1 @@
+"""What holds for any private adapter: budget, guard, menu, charter, and how sure one can be of it."""
