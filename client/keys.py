@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from commonground.client.database import KEY_BYTES
-from commonground.client.system_keyring import forget, keep, recall
+from commonground.client.system_keyring import SERVICE, forget, keep, recall
 from commonground.errors import InputError, StorageError
 
 NAME = "store.json"
@@ -124,12 +124,15 @@ def set_passphrase(folder: Path, key: bytes, passphrase: str) -> None:
     _write(folder / NAME, values | {"passphrase": _wrap(key, passphrase)})
 
 
-def destroy_key(folder: Path) -> None:
+def destroy_key(folder: Path) -> str:
     """Destroy every way to the key; nothing opens the store any more. Doing it again is no error.
 
     The keyring entry goes first: were it last, a crash could leave it behind with nothing that names it. The
     file is overwritten before it is removed. A solid-state disk may keep the old block until it is worn out
     or trimmed: of a passphrase-wrapped key that leaves only what scrypt protects.
+
+    Returns:
+        What is left to do by hand, or nothing.
 
     Raises:
         InputError: the keyring is locked or refuses, so the key would live on; nothing was removed.
@@ -138,11 +141,13 @@ def destroy_key(folder: Path) -> None:
     path = folder / NAME
     path.with_suffix(".new").unlink(missing_ok=True)  # of a write that a crash cut short
     if not path.exists():
-        return
+        return ""
+    left = ""
     try:
         values = _read(path)
     except StorageError:
-        values = {}  # damaged: there is nothing in it that would open the store
+        values = {}  # it leads to no key any more; but a keyring may hold one, under a name that is lost
+        left = f"{NAME} was damaged: if the key was in a keyring, delete its entry '{SERVICE}' by hand."
     if "keyring" in values:
         forget(values["keyring"])
     try:
@@ -157,6 +162,7 @@ def destroy_key(folder: Path) -> None:
             f"{path} cannot be removed: {error.strerror or error}",
             hint="remove it by hand: it leads to the key",
         ) from error
+    return left
 
 
 def _wrap(key: bytes, passphrase: str) -> dict[str, Any]:

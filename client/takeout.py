@@ -110,7 +110,7 @@ def erase(folder: Path) -> str:
         InputError: the keyring does not let go of the key; nothing was removed.
         StorageError: a file cannot be removed; the key is gone by then, so nothing in it can be read.
     """
-    destroy_key(folder)
+    left = destroy_key(folder)
     for name in FILES:
         try:
             (folder / name).unlink(missing_ok=True)
@@ -119,7 +119,7 @@ def erase(folder: Path) -> str:
                 f"{folder / name} cannot be removed: {error.strerror or error}",
                 hint="its key is destroyed, so nobody can read it; remove it by hand",
             ) from error
-    return ERASED
+    return f"{ERASED} {left}".strip()
 
 
 def _write(store: Store, ledger: DeviceLedger, archive: zipfile.ZipFile, statement: str) -> dict[str, int]:
