@@ -1,0 +1,314 @@
+"""Chat and compare: two answers side by side, blind, in an order nobody chose; revealed after the vote."""
+
+from __future__ import annotations
+
+import time
+
+from nicegui import ui
+from nicegui.element import Element
+
+from commonground.client.page.desk import Pair, shuffled
+from commonground.client.page.stage import Stage
+from commonground.web import parts
+
+SIDES = ("A", "B")
+NAMES = {"shared": "common ground", "personal": "yours"}
+EVERY = 0.08  # seconds between two drawings of an answer that is being written
+VOTES = (("a", "A is better"), ("b", "B is better"), ("t", "Tie"), ("x", "Both bad"))
+QUESTION = (
+    "Every question stands for itself; earlier ones are not remembered. You see which model wrote which "
+    "answer once you have voted."
+)
+ABOUT_HARM = (
+    "This comparison may be about harm. If it is, it counts as safety: it helps to teach the adapter that "
+    "everybody shares, through the sealed messages you can see under Messages. If it is a matter of taste, "
+    "it stays on this device and teaches your own adapter alone."
+)
+
+
+class Compare:
+    """The view's state machine: ask, read, vote, (confirm,) see.
+
+    Args:
+        stage: what it stands on.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.desk = stage, stage.desk
+        self.writes = stage.status["kind"] == "policy"
+        self.chatting = False
+        self.lettered = True
+        self.busy = False
+        self.pending: int | None = None  # the vote that waits for a confirmation
+        self.why: parts.Field | None = None
+        self.reason = ""
+
+    async def build(self) -> None:
+        """Draw the view and go on where it was left."""
+        keys = {key: self._vote(key) for key, _ in VOTES} | {
+            "u": self.stage.doing(self.undo),
+            "y": self._confirm("safety"),
+            "n": self._next_or_taste,
+        }
+        self.keys = parts.Keys(keys)
+        if self.writes:
+            with parts.card(classes="ask"):
+                self._ask_field()
+        self.talk = ui.element("div")
+        self.area = ui.element("div")
+        if self.desk.pair is not None and not self.desk.pair.kept and self.desk.pair.written:
+            self.show(self.desk.pair)
+        elif not self.writes:
+            await self.suggest()
+
+    def _ask_field(self) -> None:
+        with parts.box("choice", role="group", aria_label="What happens with your question"):
+            self.modes = [
+                parts.button("Compare two answers", lambda: self.mode(False), aria_pressed="true"),
+                parts.button("Chat with yours", lambda: self.mode(True), aria_pressed="false"),
+            ]
+        self.field = parts.Field(
+            "Your question",
+            "textarea",
+            submit=self.asked,
+            rows="2",
+            placeholder="Ask anything. Enter sends it, Shift and Enter begins a new line.",
+            maxlength="20000",
+        )
+        with parts.box("row apart"):
+            parts.el("p", QUESTION, "small soft grow")
+            parts.button("Ask", lambda: self.asked(self.field.value), "main")
+
+    async def _use_keys(self, value: str) -> None:
+        self.lettered = value == "true"
+        self.keys.listen(self.lettered)
+
+    def mode(self, chatting: bool) -> None:
+        """Compare two answers, or read one."""
+        self.chatting = chatting
+        for button, on in zip(self.modes, (not chatting, chatting), strict=True):
+            parts.put(button, aria_pressed="true" if on else "false")
+
+    async def asked(self, prompt: str) -> None:
+        """Send a question."""
+        prompt = prompt.strip()
+        if not prompt or self.busy:
+            return
+        self.field.set("")
+        self.stage.say("")
+        self.busy = True
+        try:
+            await self.stage.attempt(lambda: self.chat(prompt) if self.chatting else self.write(prompt))
+        finally:
+            self.busy = False
+
+    async def chat(self, prompt: str) -> None:
+        """One answer, by the personal policy."""
+        with self.talk:
+            parts.el("p", prompt, "asked")
+            block = parts.rich("", "said writing")
+        try:
+            await self._stream(block, prompt, "personal")
+        finally:
+            block.classes(remove="writing")
+
+    async def write(self, prompt: str) -> None:
+        """Two answers, one after the other, so that the order of arrival says nothing."""
+        pair = Pair(prompt, sides=shuffled("shared", "personal"))
+        self.show(pair)
+        for side in range(2):
+            self.blocks[side].classes("writing")
+            try:
+                pair.answers[side] = await self._stream(self.blocks[side], prompt, pair.sides[side])
+            finally:
+                self.blocks[side].classes(remove="writing")
+        pair.written = True
+        self.show(pair)
+
+    async def _stream(self, block: Element, prompt: str, which: str) -> str:
+        text, drawn = "", 0.0
+        async for piece in self.desk.generate(prompt, which):
+            text += piece
+            if time.monotonic() - drawn > EVERY:
+                parts.show(block, text)
+                drawn = time.monotonic()
+        parts.show(block, text or "*(no words)*")
+        return text
+
+    async def suggest(self) -> None:
+        """A prompt with two stored answers."""
+        found = await self.desk.ask(lambda owner: owner.suggest())
+        if found is None:
+            self.area.clear()
+            with self.area:
+                parts.nothing("Nothing to compare", "This study has no prompts of its own left.")
+            return
+        answers = list(shuffled(*found["answers"]))
+        self.show(Pair(found["prompt"], answers, written=True))
+
+    def show(self, pair: Pair) -> None:
+        """Draw a pair; with the votes once it is written."""
+        self.desk.pair, self.pending = pair, None
+        self.area.clear()
+        with self.area:
+            parts.el("p", pair.prompt, "asked")
+            self.columns, self.blocks, self.titles = [], [], []
+            with parts.box("two"):
+                for side, text in zip(SIDES, pair.answers, strict=True):
+                    with parts.card(f"Answer {side}", "answer") as column:
+                        self.titles.append(next(iter(column)))
+                        self.blocks.append(parts.rich(text))
+                    self.columns.append(column)
+            self.after = ui.element("div")
+            parts.put(self.after, tabindex="-1")
+            if pair.written:
+                with self.after:
+                    self._after_writing(pair)
+
+    def _after_writing(self, pair: Pair) -> None:
+        if pair.answers[0].strip() == pair.answers[1].strip():
+            parts.notice(
+                "Both answers are the same, word for word: there is nothing to compare. Ask something else."
+            )
+            return
+        if not all(text.strip() for text in pair.answers):
+            parts.notice("One answer is empty, so there is nothing to compare. Ask something else.")
+            return
+        with parts.box("votes", role="group", aria_label="Your verdict"):
+            for key, name in VOTES:
+                parts.button(name, self._vote(key), key=key)
+        self.why = parts.Field("Why? If you like. Your words stay on this device.", maxlength="2000")
+        with parts.box("row apart"):
+            with parts.box("check keys"):
+                on = "true" if self.lettered else "false"
+                parts.Field("Letter keys vote", value=on, type="checkbox", changed=self._use_keys)
+            if not self.writes:
+                parts.button("Skip this pair", self.stage.doing(self.suggest), "quiet")
+
+    def _vote(self, key: str) -> parts.Action:
+        return self.stage.doing(lambda: self.vote(key))
+
+    async def vote(self, key: str) -> None:
+        """Take a verdict: keep it, or ask whether it is about harm."""
+        pair = self.desk.pair
+        if pair is None or not pair.written or pair.kept or self.busy or self.pending is not None:
+            return
+        a, b = pair.answers
+        if a.strip() == b.strip() or not a.strip() or not b.strip():
+            return
+        self.busy = True
+        try:
+            if key in "ab":
+                tag = await self.desk.ask(lambda owner: owner.propose_tag(pair.prompt, a, b))
+                if tag == "safety":
+                    self._ask_about_harm("ab".index(key))
+                else:
+                    await self.keep(pair, "ab".index(key), "taste")
+            else:
+                verdict = "tie" if key == "t" else "both bad"
+                await self.desk.ask(lambda owner: owner.tie(pair.prompt, a, b, verdict))
+                self.reveal(pair, None, "Kept. Nothing is learned from a tie or from two bad answers.")
+        finally:
+            self.busy = False
+
+    def _ask_about_harm(self, chosen: int) -> None:
+        self.pending = chosen
+        self.columns[chosen].classes("picked")
+        why = "" if self.why is None else self.why.value
+        self.reason = why
+        self.after.clear()
+        with self.after, parts.card("Is this about harm?") as card:
+            parts.el("p", ABOUT_HARM)
+            with parts.box("row"):
+                parts.button("Yes, it is about harm", self._confirm("safety"), "main", key="y")
+                parts.button("No, it is taste", self._confirm("taste"), key="n")
+                parts.button("Back", self._back, "quiet")
+            parts.put(card, tabindex="-1")
+        self.stage.keys.focus(card)
+
+    def _back(self) -> None:
+        if self.desk.pair is not None:
+            self.show(self.desk.pair)
+
+    def _confirm(self, tag: str) -> parts.Action:
+        async def run() -> None:
+            pair, chosen = self.desk.pair, self.pending
+            if pair is not None and chosen is not None:
+                self.pending = None
+                await self.keep(pair, chosen, tag)
+
+        return self.stage.doing(run)
+
+    async def keep(self, pair: Pair, chosen: int, tag: str) -> None:
+        """Store a comparison and show what was compared."""
+        why = self.reason if tag == "safety" or self.why is None else self.why.value
+        better, worse = pair.answers[chosen], pair.answers[1 - chosen]
+        await self.desk.ask(lambda owner: owner.add(pair.prompt, better, worse, tag, why))
+        where = (
+            "Kept as safety. It teaches the shared adapter, within your budget."
+            if tag == "safety"
+            else "Kept as taste. It stays on this device."
+        )
+        self.reveal(pair, chosen, where)
+
+    def reveal(self, pair: Pair, chosen: int | None, text: str) -> None:
+        """Say which policy wrote which answer, and what can be done now."""
+        pair.kept = True
+        for side, column in enumerate(self.columns):
+            column.classes(remove="picked")
+            if side == chosen:
+                column.classes("picked")
+            if pair.sides:
+                which = pair.sides[side]
+                column.classes(which)
+                with self.titles[side]:
+                    parts.el("span", NAMES[which], f"which {which}")
+        self.stage.say("")
+        self.after.clear()
+        with self.after:
+            parts.notice(text, "good said-here")
+            with parts.box("row apart"):
+                parts.button("Undo", self.stage.doing(self.undo), "quiet", key="u")
+                if self.writes:
+                    parts.el("p", "Ask something else when you like.", "soft")
+                else:
+                    parts.button("Next pair", self.stage.doing(self.suggest), "main", key="n")
+        self.stage.keys.focus(self.after)
+
+    async def _next_or_taste(self) -> None:
+        if self.pending is not None:
+            await parts.settled(self._confirm("taste")())
+        elif not self.writes and self.desk.pair is not None and self.desk.pair.kept and not self.busy:
+            await self.stage.attempt(self.suggest)
+
+    async def undo(self) -> None:
+        """Take the newest verdict back; the pair on the screen can be voted on again."""
+        if self.pending is not None:
+            self._back()
+            return
+        taken = await self.desk.ask(lambda owner: owner.undo())
+        if taken is None:
+            self.stage.say("There is nothing to take back.", "warn")
+            return
+        pair, text = self.desk.pair, "Taken back, and what was learned from it with it."
+        if pair is not None and pair.kept and taken["prompt"] == pair.prompt:
+            pair.kept = False
+            self.show(pair)
+            with self.after:
+                parts.notice(text, "good").move(target_index=0)
+            self.stage.keys.focus(self.after)
+        else:
+            self.stage.say(text)
+
+
+async def compare(stage: Stage) -> None:
+    """The first view."""
+    if stage.status["state"] == "consent":
+        with parts.card("First, what you would take part in"):
+            parts.el(
+                "p",
+                "Nothing leaves this device until you have read and accepted the study's offer. You can "
+                "compare answers before that: they stay here.",
+            )
+            parts.el("a", "Read the offer", "button main", href="consent")
+    await Compare(stage).build()

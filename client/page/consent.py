@@ -1,0 +1,137 @@
+"""Consent: what is offered, in which version, who adds the noise, and what was accepted."""
+
+from __future__ import annotations
+
+import math
+
+from nicegui import ui
+
+from commonground.client.page.desk import Document
+from commonground.client.page.figures import number, shape, when
+from commonground.client.page.stage import Stage
+from commonground.errors import InputError
+from commonground.web import parts
+
+NOISE = {
+    "local": (
+        "Your device adds the noise",
+        "The noise is added here, before a message leaves. Nobody, the operator included, ever sees your "
+        "update without it.",
+    ),
+    "central": (
+        "The operator adds the noise",
+        "Your update leaves this device clipped, but without noise; the operator adds noise to the sum of "
+        "all. Until updates are summed in secret, the operator could reconstruct parts of your comparisons "
+        "about harm from a single update. If you do not trust the operator with that, do not take part.",
+    ),
+}
+
+
+async def consent(stage: Stage) -> None:
+    """The view."""
+    found = await stage.desk.ask(lambda owner: owner.consent())
+    offer, accepted = found["offer"], found["accepted"]
+    if found["fits"]:
+        parts.notice(f"This device cannot take part in this offer: {found['fits']}", "bad")
+    if accepted is None:
+        parts.notice("You have accepted nothing yet, and nothing leaves this device.")
+    elif found["changed"]:
+        parts.notice(
+            f"The operator changed the offer. You accepted version {accepted['version']}; this is version "
+            f"{offer['version']}. Nothing leaves this device until you accept it."
+        )
+    else:
+        parts.notice(
+            f"You accepted version {accepted['version']} on {when(accepted['time'])}, up to ε = "
+            f"{number(accepted['epsilon_cap'])}.",
+            "good",
+        )
+    title, text = NOISE[found["trust"]]
+    with parts.box("two"):
+        with parts.card("What for"):
+            parts.el("p", offer["purpose"] or "The operator wrote nothing here.")
+        with parts.card(title):
+            parts.el("p", text)
+    with parts.card("What it means"):
+        for line in found["words"]:
+            parts.el("p", line)
+    _terms(found)
+    _leaves(found)
+    if (accepted is None or found["changed"]) and not found["fits"]:
+        _accept(stage, found)
+
+
+def _terms(found: Document) -> None:
+    offer = found["offer"]
+    with parts.card(f"Version {offer['version']} of the offer"):
+        parts.pairs(
+            [
+                ("Study", offer["study"]),
+                ("Contact", offer["contact"] or "no contact given"),
+                ("The shared adapter learns from", offer["shares"]),
+                ("Open", f"{when(offer['opens'])} to {when(offer['closes'])}"),
+                ("At most", f"{found['most']} of your messages, {found['separation']} rounds apart"),
+                ("ε of all of them", number(found["epsilon"])),
+                ("Clipped to", number(found["clip"])),
+                ("Noise multiplier", number(found["noise_multiplier"])),
+                ("Software", f"commonground {offer['software']}"),
+                ("Operator's key", offer["signer"]),
+                ("SHA-256 of the offer", offer["digest"]),
+            ]
+        )
+
+
+def _leaves(found: Document) -> None:
+    with parts.card("What may leave", note=f"{found['size']:,} numbers a message, and nothing else:"):
+        parts.table(
+            "Tensors of a message",
+            ("Name", "Shape", "Type"),
+            [(spec["name"], shape(spec["shape"]), spec["dtype"]) for spec in found["leaves"]],
+        )
+
+
+def _accept(stage: Stage, found: Document) -> None:
+    suggested = str(found["epsilon"])
+    finite = math.isfinite(float(found["epsilon"]))
+
+    async def accept() -> None:
+        if agreed.value != "true":
+            raise InputError("the box is not ticked", hint="tick it once you have read the offer")
+        cap = parse_cap(field.value)
+        await stage.desk.ask(lambda owner: owner.accept(found["offer"]["digest"], cap))
+        ui.navigate.to("consent")
+
+    with parts.card("Your answer", "accept"):
+        field = parts.Field(
+            "The most ε that this device may ever spend, in this study and every other on this profile",
+            value=f"{float(suggested):.6g}" if finite else "inf",
+            inputmode="decimal",
+            autocomplete="off",
+        )
+        parts.el(
+            "p",
+            "A smaller number makes this device stop earlier. It is kept here and holds whatever the server "
+            "asks.",
+            "small soft",
+        )
+        with parts.box("check"):
+            agreed = parts.Field(
+                "I have read what leaves, and who adds the noise.", type="checkbox", value="false"
+            )
+        with parts.box("row end"):
+            parts.button(f"Accept version {found['offer']['version']}", stage.doing(accept), "main")
+
+
+def parse_cap(text: str) -> float:
+    """A cap as a person types it, with a point or a comma.
+
+    Raises:
+        InputError: it is no number above 0.
+    """
+    try:
+        cap = float(text.strip().replace(",", "."))
+    except ValueError:
+        cap = math.nan
+    if not cap > 0:
+        raise InputError(f"ε is {text!r}; a number above 0 is needed")
+    return cap

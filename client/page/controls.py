@@ -1,0 +1,170 @@
+"""Controls: pause, take everything away, go back, forget, leave."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from fastapi import HTTPException
+from fastapi.responses import FileResponse
+from nicegui import app, ui
+from starlette.background import BackgroundTask
+
+from commonground.client.page.desk import Desk
+from commonground.client.page.figures import many, size, when
+from commonground.client.page.stage import Stage
+from commonground.web import parts
+
+PAST = (
+    "Leaving destroys the key and the store of this device: your comparisons, your adapter, your ledger. "
+    "What you sent before is part of the shared adapter that others use. That influence cannot be withdrawn, "
+    "and the privacy it cost cannot be given back. Export first if you want to keep anything."
+)
+
+
+async def controls(stage: Stage) -> None:
+    """The view."""
+    with parts.box("two"):
+        _pause(stage)
+        _export(stage)
+    await _versions(stage)
+    _reset(stage)
+    _leave(stage)
+
+
+def _pause(stage: Stage) -> None:
+    paused = stage.status["paused"]
+
+    async def turn() -> None:
+        await stage.desk.ask(lambda owner: owner.resume() if paused else owner.pause())
+        ui.navigate.to("controls")
+
+    with parts.card("Paused" if paused else "Taking part"):
+        if paused:
+            parts.el(
+                "p", "Nothing leaves this device until you take part again. You can still compare answers."
+            )
+            parts.button("Take part again", stage.doing(turn), "main")
+        else:
+            parts.el("p", "When the study asks, this device answers within your budget.")
+            parts.button("Pause", stage.doing(turn))
+
+
+def _export(stage: Stage) -> None:
+    async def export() -> None:
+        key = secrets.token_urlsafe(16)
+        path = stage.desk.folder / f"export-{key}.zip"
+        done = await stage.desk.ask(lambda owner: owner.export(path))
+        stage.desk.exports[key] = path
+        area.clear()
+        with area:
+            text = f"Save it ({size(done['bytes'])})"
+            parts.el("a", text, "button main", href=f"export/{key}", download="commonground-export.zip")
+            parts.el("p", "It is not encrypted: keep it where only you can read it.", "small soft")
+
+    with parts.card("Take your data away"):
+        parts.el("p", "One zip file with everything this device keeps about you, and a README.")
+        area = ui.element("div")
+        with area:
+            parts.button("Make the file", stage.doing(export))
+
+
+def serve_exports(desk: Desk) -> None:
+    """Register the download of an export; the file is gone once it was read."""
+
+    @app.get("/export/{key}")
+    async def download(key: str) -> FileResponse:
+        path = desk.exports.pop(key, None)
+        if path is None or not path.is_file():
+            raise HTTPException(404, "no such export; make a new one")
+        return FileResponse(
+            path,
+            media_type="application/zip",
+            filename="commonground-export.zip",
+            headers={"cache-control": "no-store"},
+            background=BackgroundTask(_forget, path),
+        )
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+async def _versions(stage: Stage) -> None:
+    found = await stage.desk.ask(lambda owner: owner.adapters())
+    with parts.card(
+        "Versions of your adapter", note="Going back changes how your answers are written, at once."
+    ):
+        if not found:
+            parts.nothing("No version yet", "The first one is kept once your adapter has learned something.")
+        for adapter in found:
+            version = adapter["version"]
+
+            async def back(version: int = version) -> None:
+                await stage.desk.ask(lambda owner: owner.rollback(version))
+                ui.navigate.to("controls")
+
+            with parts.box("row apart line"):
+                with parts.box("grow"):
+                    parts.el("p", f"Version {version}", "strong")
+                    learned = many(adapter["taste"], "comparison")
+                    about = f"{when(adapter['time'])}, {learned}, {adapter['reason']}"
+                    parts.el("p", about, "small soft")
+                if adapter["current"]:
+                    parts.el("span", "in use", "which personal")
+                else:
+                    parts.button(
+                        "Use this one", stage.doing(back), "quiet", aria_label=f"Use version {version}"
+                    )
+
+
+def _reset(stage: Stage) -> None:
+    async def reset() -> None:
+        await stage.desk.ask(lambda owner: owner.reset())
+        area.clear()
+        stage.say("Forgotten. Your answers are those of the shared adapter, bit for bit.")
+        with area:
+            parts.button("Forget what it learned", sure)
+
+    def sure() -> None:
+        area.clear()
+        with area:
+            parts.el("p", "Forget everything that your adapter learned?", "strong")
+            with parts.box("row"):
+                yes = parts.button("Yes, forget it", stage.doing(reset), "danger")
+                parts.button("No", no)
+        stage.keys.focus(yes)
+
+    def no() -> None:
+        area.clear()
+        with area:
+            parts.button("Forget what it learned", sure)
+
+    with parts.card("Start over"):
+        parts.el(
+            "p",
+            "Your adapter forgets what it learned, and your answers are the shared ones again. Your "
+            "comparisons stay in the store; they are not learned from again.",
+        )
+        area = ui.element("div")
+        with area:
+            parts.button("Forget what it learned", sure)
+
+
+def _leave(stage: Stage) -> None:
+    study = stage.status["study"]
+
+    async def leave() -> None:
+        if field.value.strip() != study:
+            stage.say(f"Type the study's name, {study}, to leave.", "bad")
+            return
+        await stage.desk.ask(lambda owner: owner.erase())
+        stage.desk.left = True
+        ui.navigate.to("controls")
+
+    with parts.card("Leave the study", "leave"):
+        parts.el("p", PAST)
+        field = parts.Field(
+            f"Type {study} to leave", autocomplete="off", autocapitalize="off", spellcheck="false"
+        )
+        parts.button("Leave and destroy everything here", stage.doing(leave), "danger")

@@ -1,0 +1,171 @@
+"""What the views share: a way to ask the vault without stopping the page, and what was left half done."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from commonground.errors import CommonGroundError, InputError
+
+Document = dict[str, Any]
+Result = TypeVar("Result")
+TOKENS = 128  # of an answer
+LEFT = "This device has left the study. Its key and its store are destroyed."
+
+
+class Owner(Protocol):
+    """What the page needs of the vault; `commonground.client.owner.OwnerClient` documents each answer."""
+
+    def status(self) -> Document:
+        """How the device stands."""
+
+    def add(self, prompt: str, chosen: str, rejected: str, tag: str, why: str = "") -> int:
+        """Keep a comparison."""
+
+    def tie(self, prompt: str, a: str, b: str, verdict: str) -> int:
+        """Keep that neither answer was better."""
+
+    def undo(self) -> Document | None:
+        """Take the newest back."""
+
+    def comparisons(self, offset: int = 0, limit: int = 50) -> Document:
+        """What the person said."""
+
+    def suggest(self) -> Document | None:
+        """Something to compare."""
+
+    def generate(self, prompt: str, which: str = "personal", tokens: int = TOKENS) -> Iterator[str]:
+        """Write an answer, piece by piece."""
+
+    def propose_tag(self, prompt: str, a: str, b: str) -> str:
+        """Whether a comparison may be about harm."""
+
+    def learned(self) -> Document:
+        """What the private adapter learned."""
+
+    def refit(self) -> Document:
+        """Fit the private adapter anew."""
+
+    def ledger(self) -> Document:
+        """What was spent."""
+
+    def receipts(self) -> list[Document]:
+        """The messages that left."""
+
+    def receipt(self, id: int) -> Document:
+        """One of them, to its bytes."""
+
+    def consent(self) -> Document:
+        """What is offered, and what was accepted."""
+
+    def accept(self, offer_digest: str, epsilon_cap: float) -> Document:
+        """Accept the offer."""
+
+    def pause(self) -> Document:
+        """Send nothing until `resume`."""
+
+    def resume(self) -> Document:
+        """Take part again."""
+
+    def adapters(self) -> list[Document]:
+        """Kept versions of the private adapter."""
+
+    def rollback(self, version: int) -> Document:
+        """Use an older one again."""
+
+    def reset(self) -> Document:
+        """Forget what was learned."""
+
+    def export(self, path: Path) -> Document:
+        """Write everything to a zip file."""
+
+    def erase(self) -> Document:
+        """Destroy the key and the store."""
+
+
+Connect = Callable[[], AbstractContextManager[Owner]]
+
+
+@dataclass
+class Pair:
+    """Two answers to compare, side A and side B.
+
+    Attributes:
+        prompt: what was asked.
+        answers: the texts of A and B.
+        sides: which policy wrote A and B; empty where no policy wrote them.
+    """
+
+    prompt: str
+    answers: list[str] = field(default_factory=lambda: ["", ""])
+    sides: tuple[str, ...] = ()
+    written: bool = False
+    kept: bool = False
+
+
+def shuffled(*values: str) -> tuple[str, ...]:
+    """The values in an order that the operating system's randomness chose."""
+    left = list(values)
+    return tuple(left.pop(secrets.randbelow(len(left))) for _ in values)
+
+
+class Desk:
+    """The state of one page process.
+
+    Args:
+        connect: opens a connection to the vault. Every question opens its own, so that a vault that was
+            started anew is found again.
+        folder: a private folder, for exports that wait to be downloaded.
+    """
+
+    def __init__(self, connect: Connect, folder: Path) -> None:
+        self.connect, self.folder = connect, folder
+        self.left = False
+        self.pair: Pair | None = None
+        self.exports: dict[str, Path] = {}
+
+    async def ask(self, question: Callable[[Owner], Result]) -> Result:
+        """Put one question to the vault, in a thread; raises what the vault raises."""
+
+        def put() -> Result:
+            with self.connect() as owner:
+                return question(owner)
+
+        if self.left:
+            raise InputError(LEFT)
+        return await asyncio.to_thread(put)
+
+    async def generate(self, prompt: str, which: str) -> AsyncIterator[str]:
+        """The pieces of an answer as they are written; raises what the vault raises."""
+        loop, stopped = asyncio.get_running_loop(), False
+        pieces: asyncio.Queue[str | CommonGroundError | None] = asyncio.Queue()
+
+        def put(piece: str | CommonGroundError | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        def write() -> None:
+            try:
+                with self.connect() as owner:
+                    for piece in owner.generate(prompt, which, TOKENS):
+                        if stopped:
+                            return
+                        put(piece)
+            except CommonGroundError as error:
+                put(error)
+            finally:
+                put(None)
+
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        try:
+            while (piece := await pieces.get()) is not None:
+                if isinstance(piece, CommonGroundError):
+                    raise piece
+                yield piece
+            await writing
+        finally:
+            stopped = True

@@ -1,0 +1,135 @@
+"""What every view stands on: the frame, how the device is, and one place where results are said."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from nicegui import ui
+from nicegui.element import Element
+
+from commonground.client.page.desk import Desk, Document
+from commonground.errors import CommonGroundError
+from commonground.web import parts
+
+VIEWS = (
+    ("", "Compare"),
+    ("learned", "Learned"),
+    ("privacy", "Privacy"),
+    ("messages", "Messages"),
+    ("consent", "Consent"),
+    ("controls", "Controls"),
+)
+TONE = {
+    "ready": "good",
+    "learning": "good",
+    "spent": "bad",
+    "consent": "warn",
+    "paused": "warn",
+    "closed": "warn",
+}
+GONE = "The page cannot reach what keeps your data"
+
+
+@dataclass
+class Stage:
+    """One open view.
+
+    Args:
+        desk: the page's state.
+        keys: moves the focus.
+        live: where results are said; read out by screen readers.
+        status: how the device stood when the view was opened.
+    """
+
+    desk: Desk
+    keys: parts.Keys
+    live: Element
+    status: Document
+
+    def say(self, text: str, kind: str = "good") -> None:
+        """Say what happened, in place of what was said before; an empty text says nothing."""
+        self.live.clear()
+        if text:
+            with self.live:
+                parts.notice(text, kind)
+
+    async def attempt(self, action: Callable[[], Awaitable[None]]) -> bool:
+        """Do something; an error becomes one line and what to do next."""
+        try:
+            await action()
+        except CommonGroundError as error:
+            self.say(sentence(error), "bad")
+            return False
+        return True
+
+    def doing(self, action: Callable[[], Awaitable[None]]) -> parts.Action:
+        """`action` for a button: errors are said, not raised."""
+
+        async def run() -> None:
+            await self.attempt(action)
+
+        return run
+
+
+def sentence(error: CommonGroundError) -> str:
+    """An error and its hint as text for a person."""
+    first = error.message[:1].upper() + error.message[1:]
+    return f"{first.rstrip('.')}." + (f" What helps: {error.hint.rstrip('.')}." if error.hint else "")
+
+
+Body = Callable[[Stage], Awaitable[None]]
+
+
+def view(desk: Desk, here: str, title: str, lead: str, body: Body) -> None:
+    """Register a view.
+
+    Args:
+        desk: the page's state.
+        here: its address.
+        title: its heading.
+        lead: the sentence below it.
+        body: builds the rest, once the vault has answered.
+    """
+    name = dict(VIEWS)[here]
+
+    @ui.page(f"/{here}", title=f"{name} · commonground", response_timeout=90)
+    async def page() -> None:
+        status, trouble = {}, None
+        try:
+            status = await desk.ask(lambda owner: owner.status())
+        except CommonGroundError as error:
+            trouble = error
+        with parts.frame("commonground", str(status.get("study", "")), VIEWS, here, title) as keys:
+            parts.el("p", lead, "lead")
+            if status:
+                _how_it_stands(status)
+            live = ui.element("div")
+            parts.put(live, role="status", aria_live="polite")
+            stage = Stage(desk, keys, live, status)
+            if trouble is None:
+                try:
+                    await body(stage)
+                except CommonGroundError as error:
+                    trouble = error
+            if trouble is not None:
+                _out_of_reach(desk, trouble)
+
+
+def _how_it_stands(status: Document) -> None:
+    with parts.box("small soft", "p"):
+        parts.el("span", "", f"dot {TONE.get(status['state'], '')}", aria_hidden="true")
+        parts.el("span", status["words"])
+
+
+def _out_of_reach(desk: Desk, error: CommonGroundError) -> None:
+    with parts.card("You have left" if desk.left else GONE):
+        parts.el("p", sentence(error))
+        if desk.left:
+            parts.el(
+                "p",
+                "What this device sent before is part of the shared adapter and cannot be withdrawn. You can "
+                "close this page.",
+            )
+        else:
+            parts.el("a", "Try again", "button", href="")
