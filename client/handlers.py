@@ -11,6 +11,7 @@ logged on this machine.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ log = logging.getLogger("commonground.client")
 FAILED, REFUSED = 1001, 1002  # our own codes; Flower's are below 100
 FAILED_REASON = "the shared phase failed on the device"
 REFUSED_REASON = "the device refused the message"
+OTHER_MANIFEST, OTHER_CLIP = "another manifest", "another clip"
+SHARED_FAILED, PRIVATE_FAILED = "the shared phase failed", "the private phase failed"
+
+refusals: Counter[str] = Counter()  # by reason, since this process began: for the owner, never for the server
 
 
 def sealed_content(sealed: Sealed) -> RecordDict:
@@ -43,16 +48,19 @@ def shared_phase(message: Message) -> Message:
         device = open_device(person)
         if not _same_manifest(message, device):
             log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
+            refusals[OTHER_MANIFEST] += 1
             return _constant(REFUSED, REFUSED_REASON, message)
         asked = _asked(message)
         try:
             device.manifest.accepted(asked.get("clip"))
         except EgressError as error:
             log.warning("person %d, round %d: %s; refused", person, round, error)
+            refusals[OTHER_CLIP] += 1
             return _constant(REFUSED, REFUSED_REASON, message)
         return Message(sealed_content(device.shared_update(round, shared, **asked)), reply_to=message)
     except (Exception, SystemExit):
         log.warning("shared phase failed", exc_info=True)
+        refusals[SHARED_FAILED] += 1
         return _constant(FAILED, FAILED_REASON, message)
 
 
@@ -66,8 +74,10 @@ def private_phase(message: Message) -> Message:
             device.private_update(round, shared, final, **_release(message))
         else:
             log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
+            refusals[OTHER_MANIFEST] += 1
     except (Exception, SystemExit):
         log.warning("private phase failed", exc_info=True)
+        refusals[PRIVATE_FAILED] += 1
     return Message(RecordDict(), reply_to=message)
 
 

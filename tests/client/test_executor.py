@@ -1,0 +1,361 @@
+"""The executor against a real Runtime API: what the server names is not run, and nothing but seals leaves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_device
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.supercore.constant import TaskType
+from toy_node import SECRET, ZERO, Node, bundle, question, running_node
+
+from commonground.client.app import app
+from commonground.client.devices import OPENERS, open_device
+from commonground.client.executor import Executor, foreign_files
+from commonground.client.runtime import Runtime
+from commonground.client.tally import Tally, read_counts
+from commonground.errors import TrustError
+from commonground.manifest import Sealed
+
+FAILED = (1001, "the shared phase failed on the device")
+REFUSED = (1002, "the device refused the message")
+
+
+@pytest.fixture(autouse=True)
+def toy_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPENERS, "toy", toy_device.open_device)
+    monkeypatch.setenv("COMMONGROUND_DEVICE", "toy")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with running_node() as found:
+        yield found
+
+
+class Kit:
+    """An executor on a node, stepped by the test."""
+
+    def __init__(self, node: Node, folder: Path, app: ClientApp) -> None:
+        self.node, self.tally = node, folder / "refusals.json"
+        self.runtime = Runtime(node.address, SECRET)
+        self.seen: list[tuple[str, int]] = []
+        self.executor = Executor(
+            self.runtime,
+            Tally(self.tally),
+            app,
+            lambda: open_device(0).manifest,
+            lambda doing: self.seen.append((doing.doing, doing.round)),
+        )
+
+    def ask(self, message: Message, task: str = TaskType.CLIENT_APP) -> Message:
+        self.node.give(message, task)
+        assert self.executor.step()
+        return self.node.reply()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return read_counts(self.tally)
+
+
+@pytest.fixture
+def kits(tmp_path: Path) -> Iterator[Callable[[Node, ClientApp], Kit]]:
+    made: list[Kit] = []
+
+    def make(node: Node, app: ClientApp) -> Kit:
+        made.append(Kit(node, tmp_path, app))
+        return made[-1]
+
+    yield make
+    for kit in made:
+        kit.runtime.close()
+
+
+@pytest.fixture
+def kit(node: Node, kits: Callable[[Node, ClientApp], Kit]) -> Kit:
+    return kits(node, app)
+
+
+def outbound(reply: Message) -> Any:
+    """What of a reply its sender decides."""
+    return (reply.error.code, reply.error.reason) if reply.has_error() else dict(reply.content)
+
+
+def test_a_round_is_answered_by_the_installed_app(kit: Kit) -> None:
+    reply = kit.ask(question(round=3))
+    sealed = toy_device.ToyDevice(0).shared_update(3, ZERO)
+    assert set(reply.content) == {"arrays", "metrics"}
+    assert list(reply.content["arrays"]) == list(sealed.tensors)
+    for name, value in sealed.tensors.items():
+        np.testing.assert_array_equal(reply.content["arrays"][name].numpy(), value)
+    assert dict(reply.content["metrics"]) == {"num-examples": 1}
+    assert kit.seen == [("shared", 3), ("idle", 0)]
+    assert kit.counts == {}
+    assert kit.node.tasks[-1:] == ["flwr-clientapp finished completed"]
+
+
+def test_the_private_phase_answers_nothing(kit: Kit) -> None:
+    assert outbound(kit.ask(question("train.private", round=2))) == {}
+    assert kit.seen == [("private", 2), ("idle", 0)]
+
+
+def test_nothing_waits(kit: Kit) -> None:
+    assert not kit.executor.step()
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "query", "train.other", "evaluate.more"])
+def test_messages_of_another_type_are_refused_before_the_app_sees_them(
+    kit: Kit, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit.executor, "_app", None)  # calling it would end the task as failed
+    assert outbound(kit.ask(question(kind))) == REFUSED
+    assert kit.counts == {"unknown message": 1}
+
+
+def test_a_task_of_another_type_is_never_run(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    reply = kit.ask(question(), TaskType.AGENT_APP)
+    assert reply.has_error()
+    assert reply.error.code < 100  # Flower's own word, not the app's
+    assert kit.seen == [("idle", 0)]
+    assert kit.counts == {"no task of a ClientApp": 1}
+    assert "flwr-agentapp" in caplog.text
+    assert not kit.executor.step()
+    assert outbound(kit.ask(question())).keys() == {"arrays", "metrics"}  # the study goes on
+
+
+def test_code_in_the_bundle_is_refused_and_told(
+    tmp_path: Path, kits: Callable[[Node, ClientApp], Kit], caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "evil"
+    evil = f"open({str(mark)!r}, 'w').write('was here')\n"
+    files = {"commonground/__init__.py": evil, "commonground/client/app.py": evil, "evil.pth": evil}
+    with running_node(bundle(files)) as other, caplog.at_level(logging.WARNING):
+        kit = kits(other, app)
+        for round in (1, 2):
+            assert outbound(kit.ask(question(round=round))).keys() == {"arrays", "metrics"}
+        assert not mark.exists()
+    assert kit.counts == {"foreign code": 1}
+    assert (
+        "ships 3 file(s) ('commonground/__init__.py', 'commonground/client/app.py', 'evil.pth')"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (bundle(), []),
+        (bundle({"README.md": "words", "LICENSE": "words"}), []),
+        (bundle({"a.py": "", "../up.py": ""}), ["a.py", "../up.py"]),
+        (b"no archive", ["?"]),
+        (b"", ["?"]),
+    ],
+)
+def test_what_counts_as_code(content: bytes, found: list[str]) -> None:
+    assert foreign_files(content) == found
+
+
+def test_the_node_is_asked_under_the_secret_alone(node: Node) -> None:
+    runtime = Runtime(node.address, b"another secret")
+    with pytest.raises(TrustError, match="does not take this executor's secret") as caught, runtime.claim():
+        pass
+    assert caught.value.hint
+    runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [({"manifest": "0" * 64}, "another manifest"), ({"clip": 1e9}, "another clip")],
+)
+def test_what_a_device_refuses_is_a_counted_constant(kit: Kit, config: dict[str, Any], reason: str) -> None:
+    assert outbound(kit.ask(question(**config))) == REFUSED
+    assert kit.counts == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda: question(arrays={}),
+        lambda: question(arrays={"head.a": np.full(3, np.nan, np.float32)}),
+        lambda: question(round="three"),
+        lambda: Message(RecordDict(), dst_node_id=42, message_type="train"),
+        lambda: Message(RecordDict({"arrays": MetricRecord({"a": 1})}), dst_node_id=42, message_type="train"),
+    ],
+)
+def test_malformed_messages_are_a_counted_constant(kit: Kit, message: Any) -> None:
+    question()
+    assert outbound(kit.ask(message())) == FAILED
+    assert kit.counts == {"the shared phase failed": 1}
+
+
+def test_an_oversized_message_is_refused_without_being_read(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit.executor, "_app", None)
+    large = {**ZERO, "more": np.zeros(400_000, np.float32)}
+    assert outbound(kit.ask(question(arrays=large))) == REFUSED
+    many = {str(k): np.full(1, k, np.float32) for k in range(200)}
+    assert outbound(kit.ask(question(arrays=many))) == REFUSED
+    assert kit.counts == {"an oversized message": 2}
+
+
+@pytest.mark.parametrize("part", [b"", b"no object", b"Array  3\0abc", b"Message  2\0{}"])
+def test_parts_that_are_damaged_are_a_counted_constant(
+    kits: Callable[[Node, ClientApp], Kit], part: bytes
+) -> None:
+    with running_node() as other:  # objects are named by their content: a damaged one would stay
+        kit, message = kits(other, app), question()
+        other.give(message)
+        other.state.object_store.store[message.content["arrays"].object_id].content = part or b"\0"
+        assert kit.executor.step()
+        assert outbound(other.reply()) == REFUSED
+    assert kit.counts == {"a damaged message": 1}
+
+
+@pytest.mark.parametrize("what", ["raise", "exit", "print"])
+def test_an_error_provoked_in_the_app_tells_nothing(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("TOY_FAULT", f"shared:1:0:{what}")
+    reply = kit.ask(question())
+    assert toy_device.SECRET not in repr(reply)
+    assert outbound(reply) == FAILED if what != "print" else set(reply.content) == {"arrays", "metrics"}
+
+
+def leaky(make: Any) -> ClientApp:
+    """An app that answers something that a device would not."""
+    found = ClientApp()
+
+    @found.train()  # type: ignore[untyped-decorator]
+    def shared(message: Message, context: Any) -> Message:
+        context.state["private"] = ConfigRecord({"text": toy_device.SECRET})
+        return make(message)
+
+    return found
+
+
+def good() -> dict[str, np.ndarray]:
+    return toy_device.ToyDevice(0).shared_update(1, ZERO).tensors
+
+
+def content(arrays: dict[str, np.ndarray], **metrics: Any) -> RecordDict:
+    record = ArrayRecord({name: Array(value) for name, value in arrays.items()})
+    return RecordDict({"arrays": record, "metrics": MetricRecord(metrics or {"num-examples": 1})})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: Message(Error(1001, toy_device.SECRET), reply_to=m),
+        lambda m: Message(Error(77, FAILED[1]), reply_to=m),
+        lambda m: Message(content({**good(), "private.v": np.ones(3, np.float32)}), reply_to=m),
+        lambda m: Message(content({n: v for n, v in good().items() if n != "head.a"}), reply_to=m),
+        lambda m: Message(content({n: v.astype(np.float64) for n, v in good().items()}), reply_to=m),
+        lambda m: Message(content({n: v[None] for n, v in good().items()}), reply_to=m),
+        lambda m: Message(content({n: v * np.float32(1e6) for n, v in good().items()}), reply_to=m),
+        lambda m: Message(content({n: v * np.float32(np.nan) for n, v in good().items()}), reply_to=m),
+        lambda m: Message(content(good(), accuracy=0.5), reply_to=m),
+        lambda m: Message(content(good(), **{"num-examples": 3}), reply_to=m),
+        lambda m: Message(RecordDict({**content(good()), "config": ConfigRecord({"t": "x"})}), reply_to=m),
+        lambda m: Message(RecordDict(), reply_to=m),
+        lambda m: None,
+    ],
+)
+def test_the_guard_keeps_back_whatever_the_manifest_does_not_allow(
+    node: Node, kits: Callable[[Node, ClientApp], Kit], make: Any
+) -> None:
+    kit = kits(node, leaky(make))
+    assert outbound(kit.ask(question())) in (REFUSED, FAILED)
+    assert sum(kit.counts.values()) == 1
+
+
+def test_a_reply_is_built_anew_and_its_labels_with_it(
+    node: Node, kits: Callable[[Node, ClientApp], Kit]
+) -> None:
+    """A dtype's name is a text that the sender chooses: one that numpy reads alike is a channel."""
+
+    def odd(message: Message) -> Message:
+        arrays = {n: Array(v.dtype.str, v.shape, "numpy.ndarray", Array(v).data) for n, v in good().items()}
+        record = RecordDict({"metrics": MetricRecord({"num-examples": 1}), "arrays": ArrayRecord(arrays)})
+        return Message(record, reply_to=message)
+
+    kit = kits(node, leaky(odd))
+    reply = kit.ask(question())
+    assert list(reply.content) == ["arrays", "metrics"]
+    assert {array.dtype for array in reply.content["arrays"].values()} == {"float32"}
+
+
+def test_the_context_of_an_app_is_not_stored(node: Node, kits: Callable[[Node, ClientApp], Kit]) -> None:
+    kit = kits(node, leaky(lambda m: Message(content(good()), reply_to=m)))
+    assert kit.ask(question()).has_content()
+    assert dict(node.state.get_run_series_context(3).state) == {}
+
+
+def test_a_device_that_cannot_be_opened_answers_the_constant(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMONGROUND_DEVICE", "no such device")
+    assert outbound(kit.ask(question())) == FAILED
+
+
+def test_work_that_takes_longer_than_the_node_waits_is_kept_alive(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node gives a task up after 60 s without a sign; here signs are counted instead."""
+    beats: list[int] = []
+    acknowledge = kit.node.state.acknowledge_task_heartbeat
+
+    def counted(task: int) -> bool:
+        beats.append(task)
+        return bool(acknowledge(task))
+
+    class Slow(toy_device.ToyDevice):
+        def shared_update(self, round: int, shared: dict[str, np.ndarray]) -> Sealed:
+            while len(beats) < 3:
+                assert not rest.wait(0.01)
+            return super().shared_update(round, shared)
+
+    from threading import Event
+
+    from commonground.client import runtime
+
+    rest = Event()
+    monkeypatch.setattr(runtime, "BEAT", 0.02)
+    monkeypatch.setitem(OPENERS, "toy", Slow)
+    monkeypatch.setattr(kit.node.state, "acknowledge_task_heartbeat", counted)
+    assert kit.ask(question()).has_content()
+    assert len(beats) >= 3
+
+
+def test_ten_thousand_tasks_are_a_queue_and_nothing_more(kit: Kit) -> None:
+    """Each is refused by itself, one after the other; twenty stand for the rest."""
+    for k in range(20):
+        kit.node.give(question(manifest="0" * 64, round=k + 1))
+    for _ in range(20):
+        assert kit.executor.step()
+        assert outbound(kit.node.reply()) == REFUSED
+    assert not kit.executor.step()
+    assert kit.counts == {"another manifest": 20}
+
+
+def test_the_pinned_version_of_flower_is_the_installed_and_the_declared_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import tomllib
+
+    from commonground.client import runtime
+    from commonground.errors import InputError
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert f"flwr=={runtime.FLOWER}" in project["dependencies"]
+    runtime.check_flower()
+    monkeypatch.setattr(runtime, "FLOWER", "1.0.0")
+    with pytest.raises(InputError, match=r"flwr 1\.42\.0 is installed; .* with 1\.0\.0 alone") as caught:
+        runtime.check_flower()
+    assert caught.value.hint == "pip install flwr==1.0.0"
