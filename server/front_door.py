@@ -1,0 +1,207 @@
+"""The front door: the only part of a study that the network reaches. nginx ends TLS and passes on a list.
+
+    POST /enrol                  to the enrolment service
+    POST /v1/fleet/...           to the SuperLink, the paths that a device needs, each by its name
+    anything else                404
+
+Flower's Control and Runtime APIs share the SuperLink's port and have no authentication of their own, so
+nothing of what a client writes as a path is ever passed on: each location names the one address behind it.
+Bodies are bounded by what an honest reply needs, and kept in memory. What is refused is a line of
+`run/front_door.jsonl`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from commonground.errors import InputError
+from commonground.files import write_atomically
+from commonground.server.limits import OTHER, Limits
+from commonground.server.setup import split_address
+from commonground.server.state import Study
+from commonground.study.enrolment import MOST, PATH
+
+REFUSED = "front_door.jsonl"
+FLEET = (
+    "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
+    "get-fab", "push-object", "pull-object", "confirm-message-received",
+)  # fmt: skip
+# 503 and not 429: a SuperNode tries again after the former and ends after the latter.
+TOO_MANY = 503
+_CONFIG = """\
+daemon off;
+pid {run}/nginx.pid;
+error_log {log}/front_door.log warn;
+worker_processes 2;
+events {{ worker_connections 2048; }}
+http {{
+  server_tokens off;
+  default_type application/octet-stream;
+  log_format refused escape=json '{{"status":$status,"path":"$uri","inside":"$upstream_status"}}';
+  map $status $refused {{ ~^[123] 0; 499 0; default 1; }}
+  access_log {run}/{refused} refused if=$refused;
+{temporary}
+  client_header_timeout 10s; client_body_timeout 30s; send_timeout 60s; keepalive_timeout 65s;
+  large_client_header_buffers 4 8k;
+  limit_req_zone $binary_remote_addr zone=enrol:2m rate=60r/m;
+  limit_req_zone $binary_remote_addr zone=fleet:10m rate=300r/s;
+  limit_conn_zone $binary_remote_addr zone=each:10m;
+  limit_req_status {too_many}; limit_conn_status {too_many};
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_set_header Host localhost;
+  proxy_connect_timeout 5s; proxy_read_timeout 60s; proxy_send_timeout 60s;
+  proxy_max_temp_file_size 0;
+  upstream superlink {{ server 127.0.0.1:{superlink}; keepalive 32; }}
+  server {{
+    listen {listen} ssl;
+    ssl_certificate {folder}/server.crt;
+    ssl_certificate_key {folder}/server.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:tls:2m;
+    limit_conn each 512;
+    client_max_body_size {other};
+    client_body_buffer_size {other};
+    proxy_ssl_verify on;
+    proxy_ssl_trusted_certificate {folder}/ca.crt;
+    proxy_ssl_name localhost;
+    proxy_ssl_session_reuse on;
+{fleet}
+    location = {enrol_path} {{
+      limit_req zone=enrol burst=20 nodelay;
+      client_max_body_size {enrol_bytes};
+      if ($request_method != POST) {{ return 404; }}
+      proxy_pass http://127.0.0.1:{enrol}{enrol_path};
+    }}
+    location / {{ return 404; }}
+  }}
+}}
+"""
+_LOCATION = """\
+    location = /v1/fleet/{name} {{
+      limit_req zone=fleet burst=600 nodelay;
+      client_max_body_size {most};
+      client_body_buffer_size {most};
+      if ($request_method != POST) {{ return 404; }}
+      proxy_pass https://superlink/v1/fleet/{name};
+    }}"""
+
+
+def nginx() -> str:
+    """Where nginx is; raises `InputError` where it is not."""
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise InputError(
+            "nginx is not installed: it is the front door",
+            hint="apt-get install nginx-light (or your system's)",
+        )
+    return found
+
+
+def listens_at(address: str, bind: str = "") -> str:
+    """What the front door listens on, as nginx writes it.
+
+    Args:
+        address: host:port that devices are told.
+        bind: an IP address of this machine; "" takes the address itself where it is one, else all.
+    """
+    host, port = split_address(address)
+    try:
+        found = ipaddress.ip_address(bind or ("127.0.0.1" if host == "localhost" else host))
+    except ValueError as error:
+        if bind:
+            raise InputError(f"--bind is {bind!r}; accepted: an IP address of this machine") from error
+        return f"{port}"
+    return f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}"
+
+
+def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind: str = "") -> Path:
+    """Write nginx's configuration; returns its path.
+
+    Args:
+        study: its folder.
+        superlink: its port on loopback.
+        enrol: the enrolment service's.
+        bounds: of an honest reply.
+        bind: see `listens_at`.
+    """
+    most = {"push-object": bounds.object_bytes + OTHER, "push-messages": bounds.tree_bytes + OTHER}
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    text = _CONFIG.format(
+        run=study.run,
+        log=study.log,
+        folder=study.folder,
+        refused=REFUSED,
+        temporary="\n".join(f"  {kind}_temp_path {study.run}/nginx-{kind};" for kind in kinds),
+        too_many=TOO_MANY,
+        superlink=superlink,
+        enrol=enrol,
+        enrol_path=PATH,
+        enrol_bytes=MOST,
+        other=OTHER,
+        listen=listens_at(study.settings.address, bind),
+        fleet="\n".join(_LOCATION.format(name=name, most=most.get(name, OTHER)) for name in FLEET),
+    )
+    path = study.run / "nginx.conf"
+    write_atomically(path, text.encode())
+    return path
+
+
+def front_door_command(study: Study) -> list[str]:
+    """nginx, in the foreground, on the configuration of `write_config`."""
+    run = study.run
+    return [nginx(), "-p", str(run), "-c", str(run / "nginx.conf"), "-e", str(study.log / "front_door.log")]
+
+
+class Refusals:
+    """Reads what the front door refused, from where it was read last.
+
+    Args:
+        study: its folder.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._path = study.run / REFUSED
+        self._at = self._path.stat().st_size if self._path.is_file() else 0
+
+    def new(self) -> Iterator[str]:
+        """The reason of each refusal since the last call."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._at += len(line)
+                reason = reason_of(line)
+                if reason is not None:
+                    yield reason
+
+
+def reason_of(line: bytes) -> str | None:
+    """The reason, a constant, of a line that the front door wrote; None for a fault of the inside."""
+    try:
+        values = json.loads(line)
+        status, inside, path = int(values["status"]), str(values["inside"]), str(values["path"])
+    except (ValueError, KeyError, TypeError):
+        return "front door: request that cannot be read"
+    if path == PATH and inside:
+        return None  # enrolment counts its own
+    if status == 413:
+        return "front door: message too large"
+    if status == TOO_MANY and not inside:
+        return "front door: too many requests"
+    if status == 404 and not inside:
+        return "front door: closed path"
+    if status in (401, 403):
+        return "front door: node key is not enrolled"
+    if path.endswith("/activate-node") and status < 500:
+        return "front door: node key is not enrolled"
+    if status < 500:
+        return "front door: request that cannot be read"
+    return None
