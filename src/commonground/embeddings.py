@@ -91,23 +91,37 @@ class Encoder:
         mean = hidden.mean(0)
         return np.asarray((mean / mean.norm().clamp(min=1e-12)).numpy(), dtype=np.float32)
 
-    def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def embed(
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        keep: bool = True,
+    ) -> np.ndarray:
         """Embeddings of `texts`, (n, D) float32 with unit rows; new ones are computed and cached.
 
         Args:
             texts: any texts; equal texts are embedded once. Only the first `MAX_TOKENS` tokens count.
             progress: called with (done, total) of what has to be computed.
+            keep: False for a person's own texts: the cache on disk, which nobody encrypts, is then neither
+                read nor written.
         """
         keys = [hashlib.sha256(f"{self.digest}\0{text}".encode()).digest() for text in texts]
-        with closing(_open_cache()) as cache:
-            found = _read(cache, keys)
-            todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-            if todo:
-                found |= self._compute(todo, cache, progress)
+        if not keep:
+            found = self._compute(dict(zip(keys, texts, strict=True)), None, progress)
+        else:
+            with closing(_open_cache()) as cache:
+                found = _read(cache, keys)
+                todo = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+                if todo:
+                    found |= self._compute(todo, cache, progress)
         return np.stack([found[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
 
     def _compute(
-        self, todo: dict[bytes, str], cache: sqlite3.Connection, progress: Callable[[int, int], None] | None
+        self,
+        todo: dict[bytes, str],
+        cache: sqlite3.Connection | None,
+        progress: Callable[[int, int], None] | None,
     ) -> dict[bytes, np.ndarray]:
         import torch
 
@@ -121,11 +135,12 @@ class Encoder:
                 part = items[start : start + 64]
                 vectors = list(pool.map(self._embed_one, [text for _, text in part]))
                 done |= {key: vector for (key, _), vector in zip(part, vectors, strict=True)}
-                with cache:
-                    cache.executemany(
-                        "INSERT OR IGNORE INTO embedding VALUES (?, ?)",
-                        [(key, vector.tobytes()) for (key, _), vector in zip(part, vectors, strict=True)],
-                    )
+                if cache is not None:
+                    with cache:
+                        cache.executemany(
+                            "INSERT OR IGNORE INTO embedding VALUES (?, ?)",
+                            [(key, vector.tobytes()) for (key, _), vector in zip(part, vectors, strict=True)],
+                        )
                 if progress is not None:
                     progress(len(done), len(items))
         return done

@@ -1,8 +1,9 @@
 """The egress contract: what may leave a device, and the only way to make it leave.
 
 A `Manifest` lists names, shapes, dtypes, the clip norm and the versions of everything public that the
-tensors depend on. `seal` checks an update against it and fails closed; nothing else builds a `Sealed`,
-and client code can send nothing but a `Sealed`.
+tensors depend on. `seal` checks an update against it and fails closed; nothing else builds a `Sealed`
+(`reopen` takes one that another process of the same device sealed, and checks it again), and client code can
+send nothing but a `Sealed`.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Sealed:
 
     def __init__(self, key: object, tensors: Mapping[str, np.ndarray], receipt: Receipt) -> None:
         if key is not _KEY:
-            raise EgressError("a message can only be built by manifest.seal()")
+            raise EgressError("a message can only be built by manifest.seal() or reopen()")
         self._tensors = {name: value.copy() for name, value in tensors.items()}
         for value in self._tensors.values():
             value.setflags(write=False)
@@ -354,12 +355,40 @@ def seal(
         noised = {name: value + noise[name] for name, value in ordered.items()}
         ordered = {name: np.asarray(value, ordered[name].dtype) for name, value in noised.items()}
         verify(manifest, ordered, bounded=False)
+    return Sealed(_KEY, ordered, _receipt(manifest, ordered, round))
+
+
+def reopen(
+    manifest: Manifest, tensors: Mapping[str, np.ndarray], receipt: Receipt, clip: float | None = None
+) -> Sealed:
+    """A message that was sealed in another process, or kept on a disk, checked once more as it is.
+
+    Args:
+        manifest: what may leave.
+        tensors: the message, with the device's own noise where that adds it.
+        receipt: what was kept about it.
+        clip: the clip of its round, as in `seal`.
+
+    Raises:
+        EgressError: the manifest does not allow the message, or it is not the one of the receipt.
+    """
+    verify(manifest, tensors, bounded=not manifest.noise_on_device, clip=clip)
+    ordered = {spec.name: np.require(tensors[spec.name], requirements="C") for spec in manifest.sent}
+    found = _receipt(manifest, ordered, receipt.round)
+    if found != receipt:
+        raise EgressError(
+            f"message has digest {found.digest[:12]} and {found.bytes} bytes; its receipt says "
+            f"{receipt.digest[:12]} and {receipt.bytes}"
+        )
+    return Sealed(_KEY, ordered, receipt)
+
+
+def _receipt(manifest: Manifest, ordered: Mapping[str, np.ndarray], round: int) -> Receipt:
     digest = hashlib.sha256(manifest.digest.encode())
     for name, value in ordered.items():
         digest.update(name.encode() + b"\0" + value.tobytes())
     size = sum(value.nbytes for value in ordered.values())
-    receipt = Receipt(round, digest.hexdigest(), size, tuple(ordered), manifest.digest)
-    return Sealed(_KEY, ordered, receipt)
+    return Receipt(round, digest.hexdigest(), size, tuple(ordered), manifest.digest)
 
 
 def seal_many(

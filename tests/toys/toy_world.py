@@ -24,7 +24,7 @@ class HashEncoder:
     def __init__(self, base: str = "") -> None:
         self.name, self.digest = base, "hash"
 
-    def embed(self, texts: Sequence[str], progress: Any = None) -> np.ndarray:
+    def embed(self, texts: Sequence[str], progress: Any = None, *, keep: bool = True) -> np.ndarray:
         """(n, SIZE) float32, unit rows."""
         rows = np.stack([generator(0, "hash encoder", text).standard_normal(SIZE) for text in texts])
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)

@@ -24,6 +24,11 @@ def public_texts() -> list[str]:
     return answers + [text for pair in safety_pairs() for text in (pair.safe, pair.unsafe)]
 
 
+def encoder_of(config: Config) -> Encoder:
+    """The encoder of a reward run, the packaged one otherwise."""
+    return Encoder(config.model.base if config.model.kind == "reward" else "")
+
+
 def text_vectors(config: Config, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
     """Embedding of every text, and of the public ones: text -> (D,) float32.
 
@@ -32,7 +37,7 @@ def text_vectors(config: Config, texts: Sequence[str], progress: Progress | None
         texts: any texts.
         progress: called with (what, done, total) while texts are embedded.
     """
-    encoder = Encoder(config.model.base if config.model.kind == "reward" else "")
+    encoder = encoder_of(config)
     unique = list(dict.fromkeys([*public_texts(), *texts]))
     show = None if progress is None else functools.partial(progress, "embedding texts")
     return dict(zip(unique, encoder.embed(unique, show), strict=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from commonground.training.gated import GatedDecoder, Row
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.texts import TextEncoder
-from commonground.training.writing import Request, write
+from commonground.training.writing import Request, write, write_one
 
 CHUNK_TOKENS = 512  # answer tokens scored at once: bounds the logits at about 100 MB
 KEPT_REFERENCES = 200_000
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer writes of bytes that are no whole letter yet
 PROBE = ("What is a tide?", "The sea rises and falls, because the moon pulls at it.")
 
 
@@ -93,6 +94,12 @@ class PolicyModel:
         )
         self._references: OrderedDict[tuple[str, Row, Row], Tensor] = OrderedDict()
 
+    def over(self, comparisons: Sequence[Comparison]) -> PolicyModel:
+        """The same model, adapters and kept states over another table."""
+        other = copy.copy(self)
+        other._table = tuple(comparisons)
+        return other
+
     def _pair(self, index: int, flip: bool) -> tuple[Row, Row]:
         comparison = self._table[index]
         prompt = self._texts.prompt(comparison.prompt)
@@ -101,6 +108,11 @@ class PolicyModel:
             (prompt, self._texts.answer(comparison.rejected)),
         )
         return (pair[1], pair[0]) if flip else pair
+
+    @property
+    def texts(self) -> TextEncoder:
+        """How prompts and answers become token ids."""
+        return self._texts
 
     def shared_spec(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what trains in the shared adapter."""
@@ -266,6 +278,33 @@ class PolicyModel:
             seed=seed,
         )
         return [self._texts.decode(ids) for ids in answers]
+
+    def stream(
+        self, request: Request, *, tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[str]:
+        """One answer as it is written, in pieces; joined they are what `generate_each` writes.
+
+        A piece is given once no later token can change it: a tokenizer may need several for one letter.
+        """
+        ids, told = list[int](), 0
+        prompt = self._texts.prompt(request.prompt)
+        for token in write_one(
+            self.decoder.model,
+            self.adapters,
+            request,
+            prompt,
+            end=self._texts.end,
+            tokens=tokens,
+            temperature=temperature,
+            seed=seed,
+        ):
+            ids.append(token)
+            text = self._texts.decode(ids)
+            if len(text) > told and not text.endswith(UNFINISHED):
+                yield text[told:]
+                told = len(text)
+        if rest := self._texts.decode(ids)[told:]:
+            yield rest
 
     def nats_per_token(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Base-model negative log-likelihood a token of each answer (fluency: lower is more natural)."""
