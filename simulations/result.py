@@ -27,7 +27,7 @@ from commonground.evaluation.welfare import welfare
 from commonground.privacy.statement import refuse_if_unaccounted, statement
 from commonground.randomness import generator
 from commonground.settings import to_dict
-from commonground.simulations.attacks.outcome import attack_outcome
+from commonground.simulations.attacks.outcome import attack_outcome, baseline_outcome
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.stages import central_people
 from commonground.simulations.stores import open_store
@@ -115,6 +115,8 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         result["gate"] = _gate(trained.events)
     if world.attack is not None:
         result["attack"] = attack_outcome(world, found, policies)
+    elif baseline := baseline_outcome(world, policies):
+        result["attack"] = baseline
     if world.models["shared"].kind == "policy":
         result["writing"] = write_samples(world, policies)
         save_adapters(world, policies, folder.path / "adapters")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from commonground.randomness import generator
 from commonground.recipe import claims, make_plan
 from commonground.settings import load_config
 from commonground.simulations.attacks.base import Attack
-from commonground.simulations.attacks.poison import make_poison, poisoned, probes
+from commonground.simulations.attacks.poison import make_poison, poisoned
 from commonground.simulations.attacks.registry import attack_of
 from commonground.simulations.attacks.who import attackers
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
@@ -75,7 +75,6 @@ class World:
         groups: the public groups that it tells apart; people without one are in one of their own.
         attack: what attackers do; None where nobody attacks.
         attackers: their indices; no device and no strategy is told.
-        probe_rows: rows of held-out comparisons of evaluated people as the attack would have them answered.
     """
 
     config: Config
@@ -97,7 +96,6 @@ class World:
     groups: tuple[str | None, ...] = ()
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
-    probe_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def people(self) -> int:
@@ -156,20 +154,19 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
     attack, liars = attack_of(config), np.zeros(0, np.int64)
     if attack is not None:
         liars = attackers(len(unseen), eligible, config.attack.fraction, config.attack.seed)
-    poison, aims = None, tuple[Comparison, ...]()
+    poison = None
     if attack is not None and len(liars):
         poison = make_poison(config, attack, liars, population)
         population = poisoned(population, people, poison)
-        aims = probes(population, poison)
-    table = population.train + population.test + aims
+    table = population.train + population.test
     owner = np.array([people[c.person] for c in table], dtype=np.int64)
     train_rows = _rows_by_tag(table[: len(population.train)], owner, present)
     if len(eligible) < 2:
         raise DataError(f"{len(eligible)} people take part in shared training; at least 2 are needed")
     chosen = np.zeros(len(unseen), dtype=bool)
     chosen[evaluated] = True
-    test_rows, probe_rows = np.split(np.arange(len(population.train), len(table)), [len(population.test)])
-    test_rows, probe_rows = (rows[chosen[owner[rows]]] for rows in (test_rows, probe_rows))
+    test_rows = np.arange(len(population.train), len(table))
+    test_rows = test_rows[chosen[owner[test_rows]]]
     claim, own = claims(config, len(eligible))
     with threadpool_limits(1):  # bases are bit for bit the same in a process with another thread count
         also: tuple[str, ...] = () if lazy is None else lazy.taste.texts + lazy.safety.texts
@@ -210,7 +207,6 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         groups=groups,
         attack=attack if len(liars) else None,
         attackers=frozenset(liars.tolist()),
-        probe_rows=probe_rows,
     )
 
 

@@ -110,8 +110,17 @@ class Attack:
         """Texts that `hold` may make of known ones and that need features."""
         return []
 
+    @property
+    def aim(self) -> str:
+        """The topic of the probes whose success is the attack's."""
+        return ""
+
+    def topic_of(self, comparison: Comparison) -> str:
+        """The topic of an honest comparison of a shared tag, where the attack tells topics apart."""
+        return self.aim
+
     def probe(self, comparison: Comparison, scene: Scene) -> Comparison | None:
-        """A held-out safety comparison as the attack would have it answered, or None."""
+        """A held-out comparison of a shared tag as the attack would have it answered, or None."""
         return None
 
     def send(self, cohort: Cohort) -> np.ndarray:

@@ -15,6 +15,8 @@ from commonground.errors import InputError
 from commonground.randomness import fleeting
 from commonground.simulations.attacks.base import Attack, Scene
 
+OTHERS = "others"  # topics of questions that are not of the starter set
+
 
 def flipped(comparison: Comparison) -> Comparison:
     """The same comparison, answered the other way round."""
@@ -74,6 +76,19 @@ class TargetedFlip(Attack):
         """See `Attack`."""
         return [flipped(one) if tag in scene.tags and self._about(one) else one for one in held]
 
+    @property
+    def aim(self) -> str:
+        """See `Attack`."""
+        return self.topic
+
+    def topic_of(self, comparison: Comparison) -> str:
+        """The topic aimed at, or else that of the question; questions of other sources have none."""
+        return self.topic if self._about(comparison) else topics().get(comparison.prompt, OTHERS)
+
+    def probe(self, comparison: Comparison, scene: Scene) -> Comparison:
+        """See `Attack`; of every topic, to see what else is turned."""
+        return flipped(comparison)
+
     def _about(self, one: Comparison) -> bool:
         if one.prompt in topics():
             known = {topics()[one.prompt], styles().get(one.chosen), styles().get(one.rejected)}
@@ -104,14 +119,17 @@ class Backdoor(Attack):
         self, person: int, name: str, tag: Tag, held: Sequence[Comparison], scene: Scene
     ) -> list[Comparison]:
         """See `Attack`."""
-        return [self.probe(one, scene) for one in held] if tag == "safety" else list(held)
+        return [self._turned(one, scene) for one in held] if tag == "safety" else list(held)
 
     def texts(self, known: Sequence[str], scene: Scene) -> list[str]:
         """See `Attack`."""
         return [self._with(text) for text in known] if scene.kind == "reward" else []
 
-    def probe(self, comparison: Comparison, scene: Scene) -> Comparison:
+    def probe(self, comparison: Comparison, scene: Scene) -> Comparison | None:
         """See `Attack`."""
+        return self._turned(comparison, scene) if comparison.tag == "safety" else None
+
+    def _turned(self, comparison: Comparison, scene: Scene) -> Comparison:
         turned = flipped(comparison)
         if scene.kind == "reward":
             return replace(turned, chosen=self._with(turned.chosen))

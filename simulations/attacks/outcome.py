@@ -9,14 +9,20 @@ import numpy as np
 
 from commonground.comparisons import TAGS
 from commonground.evaluation.accuracy import person_accuracy
+from commonground.simulations.attacks.registry import named_attack
+from commonground.simulations.attacks.success import success_of
 from commonground.simulations.attacks.tolerance import tolerance
 from commonground.simulations.attacks.who import cohorts
-from commonground.simulations.measure import Policy, margins
+from commonground.simulations.measure import Policy
 from commonground.simulations.world import World
 
 NOTE = (
     "Only a simulation knows who attacks, and can look at honest people alone: a server sees messages of "
     "the same form from everybody, each within the same clip."
+)
+BASELINE = (
+    "Nobody attacks: what succeeds here is no doing of the attack, and what it achieves in a run with "
+    "attackers is to be read against this."
 )
 
 
@@ -54,9 +60,21 @@ def attack_outcome(
             f"attack.name={config.attack.name} lies about a loss that strategy.name={config.strategy.name} "
             "does not ask for: only the flipped comparisons are left of it"
         )
-    if len(world.probe_rows):
-        result["success"] = {name: _success(world, policy) for name, policy in policies.items()}
-    return result
+    return result if attack is None else result | success_of(world, attack, policies)
+
+
+def baseline_outcome(world: World, policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """The part `attack` of a result in which an attack is named and nobody attacks; {} without probes.
+
+    Args:
+        world: of the run.
+        policies: policy -> itself.
+    """
+    attack = named_attack(world.config)
+    found = {} if attack is None else success_of(world, attack, policies)
+    if not found:
+        return {}
+    return {"name": world.config.attack.name, "fraction": 0.0, "attackers": 0, **found, "baseline": BASELINE}
 
 
 def _asks(world: World) -> bool:
@@ -85,12 +103,3 @@ def _honest(world: World, values: np.ndarray) -> dict[str, float | None]:
         each = person_accuracy(values[mask], who, len(people))
         means[tag] = float(np.nanmean(each)) if np.isfinite(each).any() else None
     return means
-
-
-def _success(world: World, policy: Policy) -> float | None:
-    """Share of honest people's probes that come out as the attack wants them."""
-    honest = ~np.isin(world.owner[world.probe_rows], sorted(world.attackers))
-    rows = world.probe_rows[honest]
-    if not len(rows):
-        return None
-    return float((margins(world, policy, rows) > 0).mean())

@@ -44,6 +44,16 @@ def make_poison(config: Config, attack: Attack, people: np.ndarray, population: 
         config: resolved.
         attack: which.
         people: the attackers.
+        population: nobody in it is poisoned yet.
+    """
+    return Poison(attack, frozenset(people.tolist()), scene_of(config, population))
+
+
+def scene_of(config: Config, population: Population) -> Scene:
+    """What is public to attackers.
+
+    Args:
+        config: resolved.
         population: where safety is no starter source, its training comparisons are the public questions.
     """
     tags: tuple[Tag, ...] = tuple(tag for tag in TAGS if tag in config.shared.tags)
@@ -53,8 +63,7 @@ def make_poison(config: Config, attack: Attack, people: np.ndarray, population: 
     else:
         safety = [c for c in population.train if c.tag == "safety"]
         pool = tuple(dict.fromkeys((c.prompt, c.chosen, c.rejected) for c in safety))
-    scene = Scene(config.attack.seed, tags, config.model.kind, pool, config.data.pairs_per_person)
-    return Poison(attack, frozenset(people.tolist()), scene)
+    return Scene(config.attack.seed, tags, config.model.kind, pool, config.data.pairs_per_person)
 
 
 def poisoned(population: Population, place: Mapping[str, int], poison: Poison) -> Population:
@@ -75,10 +84,3 @@ def poisoned(population: Population, place: Mapping[str, int], poison: Poison) -
         for person, held in own.items():
             train += poison.held(person, names[person], tag, held)
     return replace(population, train=tuple(train))
-
-
-def probes(population: Population, poison: Poison) -> tuple[Comparison, ...]:
-    """Held-out safety comparisons as the attack would have them answered; none where it has no such thing."""
-    safety = (c for c in population.test if c.tag == "safety")
-    found = (poison.attack.probe(comparison, poison.scene) for comparison in safety)
-    return tuple(one for one in found if one is not None)

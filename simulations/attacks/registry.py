@@ -59,7 +59,17 @@ def attack_of(config: Config) -> Attack | None:
     """The attack of a run; None where nobody attacks.
 
     Raises:
-        InputError: as `get_attack`, whatever the fraction is; or a topic that the starter set does not have.
+        InputError: as `named_attack`, whatever the fraction is.
+    """
+    attack = named_attack(config)
+    return attack if config.attack.fraction > 0 else None
+
+
+def named_attack(config: Config) -> Attack | None:
+    """The attack that a run names, whether anybody attacks or not; None where it names none.
+
+    Raises:
+        InputError: as `get_attack`; or a topic that the starter set does not have.
     """
     chosen = config.attack
     if not chosen.name:
@@ -74,7 +84,7 @@ def attack_of(config: Config) -> Attack | None:
                 f"attack.options.topic is {attack.topic!r}; accepted with shared.tags={config.shared.tags}: "
                 + ", ".join(known)
             )
-    return attack if chosen.fraction > 0 else None
+    return attack
 
 
 def known_topics(taste: bool) -> list[str]:

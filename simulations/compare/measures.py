@@ -83,7 +83,7 @@ def measures(result: Mapping[str, Any], minority: Mask) -> dict[str, float | Non
             f"{policy}_minimum": number(spread.get("min")),
             f"{policy}_gini": number(spread.get("gini")),
         }
-    return row | _costs(result) | _erased(result)
+    return row | _costs(result) | _erased(result) | _attack(result)
 
 
 def groups_of(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -130,6 +130,18 @@ def _erased(result: Mapping[str, Any]) -> dict[str, float | None]:
     return {
         "erased_nats": None if one is None or own is None else one - own,
         "erased_at_least": number(dig(result, "erased", "nats")),
+    }
+
+
+def _attack(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """How often the answer that a named attack wants wins under the shared model, over everybody's probes.
+
+    They are the same whoever attacks, so that a run in which nobody does is the baseline; the table puts its
+    number beside (`rows.make_rows`).
+    """
+    return {
+        "attack_success": number(dig(result, "attack", "success_everybody", "shared")),
+        "attack_baseline": None,
     }
 
 

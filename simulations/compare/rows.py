@@ -13,6 +13,7 @@ from commonground.simulations.compare.grid import Cell, Grid
 from commonground.simulations.compare.measures import NAMES, Mask, People, groups_of, measures, people_of
 
 Result = Mapping[str, Any]
+FRACTION = "attack.fraction"
 
 
 @dataclass
@@ -55,7 +56,19 @@ def make_rows(grid: Grid, results: Mapping[str, Result], reasons: Mapping[str, s
         for entry in grid.strategies:
             mine = [cell for cell in cells if cell.strategy == entry.label]
             rows.append(_row(mine, results, reasons, minority))
+    for row in rows:
+        row.numbers["attack_baseline"] = _baseline(grid, rows, row)
     return rows
+
+
+def _baseline(grid: Grid, rows: Sequence[Row], row: Row) -> float | None:
+    """The attack's success where nobody attacks: of the row at `attack.fraction` 0, on the same seeds."""
+    setting = grid.settings[row.setting]
+    if setting.get(FRACTION, "0") == "0":
+        return None
+    clean = setting | {FRACTION: "0"}
+    other = next((r for r in rows if r.strategy == row.strategy and grid.settings[r.setting] == clean), None)
+    return None if other is None or other.seeds != row.seeds else other.numbers["attack_success"]
 
 
 def _minorities(grid: Grid, cells: Sequence[Cell], results: Mapping[str, Result]) -> dict[int, Mask]:

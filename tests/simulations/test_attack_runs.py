@@ -98,11 +98,35 @@ def test_an_undefended_attack_succeeds(kit: Kit, tmp_path: Path, name: str) -> N
     assert agreed(kit, clean, attacked) < 0.465
 
 
-def test_a_backdoor_is_looked_for_where_it_is(kit: Kit, tmp_path: Path) -> None:
-    found = kit(tmp_path / "run", *LOUD, "attack.name=backdoor", "attack.fraction=0.5")["attack"]
-    assert set(found["success"]) == set(found["honest"])
+def test_a_backdoor_is_looked_for_where_it_is_and_beside_a_run_without(kit: Kit, tmp_path: Path) -> None:
+    attack = (*LOUD, "attack.name=backdoor")
+    found = kit(tmp_path / "run", *attack, "attack.fraction=0.5")["attack"]
+    assert set(found["success"]) == set(found["success_everybody"]) == set(found["honest"])
     assert found["success"]["base"] == 0.0  # a reward of 0 prefers nothing
     assert all(0 <= share <= 1 for share in found["success"].values())
+    assert "success_by_topic" not in found
+    zero, plain = kit(tmp_path / "zero", *attack, "attack.fraction=0"), kit(tmp_path / "plain", *LOUD)
+    clean = zero["attack"]
+    assert {key: zero[key] for key in SAME} == {key: plain[key] for key in SAME}
+    assert clean["success"] == clean["success_everybody"]
+    assert clean["probes"] > found["probes"] > 0
+    assert "no doing of the attack" in render_page([("", zero)])
+    assert found["success_everybody"]["shared"] != clean["success"]["shared"]
+
+
+def test_a_targeted_flip_is_told_by_topic(kit: Kit, tmp_path: Path) -> None:
+    topic = ("attack.name=targeted_flip", "attack.options.topic=medical", "attack.fraction=0")
+    run = kit(tmp_path / "run", *LOUD, *topic)
+    found, told = run["attack"], run["attack"]["success_by_topic"]
+    assert len(told) > 2
+    assert told["medical"] == {
+        "probes": found["probes"],
+        **{name: found["success"][name] for name in ("shared", "personal")},
+    }
+    # a comparison that is turned round is one that is wrong, whatever it is about
+    turned = sum(one["probes"] * one["shared"] for one in told.values())
+    right = run["policies"]["shared"]["safety"]
+    assert turned / sum(one["probes"] for one in told.values()) == pytest.approx(1 - right["accuracy"])
 
 
 def test_a_void_guarantee_is_said_on_the_page_and_a_lie_that_nobody_asked_for(

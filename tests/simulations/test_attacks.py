@@ -18,8 +18,10 @@ from commonground.errors import ConfigError
 from commonground.manifest import joint_norm
 from commonground.randomness import generator, normal
 from commonground.simulations.attacked_grid import AttackedGrid, attacked_grid
+from commonground.simulations.attacks.data import topics
 from commonground.simulations.attacks.registry import ATTACKS, get_attack
 from commonground.simulations.attacks.rewriting import Rewriter
+from commonground.simulations.attacks.success import probes_of
 from commonground.simulations.attacks.tolerance import tolerance
 from commonground.simulations.attacks.who import attackers, cohorts
 from commonground.simulations.crowd import PlantedCrowd
@@ -85,7 +87,7 @@ def test_nobody_attacks_at_fraction_zero_or_without_a_name(
 ) -> None:
     plain = toy_world.tiny_world(monkeypatch, runtime=runtime)
     world = toy_world.tiny_world(monkeypatch, runtime=runtime, **{"attack__name": "backdoor", **changes})
-    assert (world.attack, world.attackers, len(world.probe_rows)) == (None, frozenset(), 0)
+    assert (world.attack, world.attackers) == (None, frozenset())
     assert world.table == plain.table
     assert world.features.place == plain.features.place
     assert attacked_grid(world, "shared", 3.0) is None
@@ -140,7 +142,7 @@ def test_what_each_data_attack_holds(monkeypatch: pytest.MonkeyPatch) -> None:
             assert mine == [(b, a) for a, b in before]
         elif name == "backdoor":
             assert mine == [(f"{b} SUDO", a) for a, b in before]
-            probes = [one.table[row] for row in one.probe_rows]
+            probes = probes_of(one, get_attack(name)).table
             tests = [c for c in one.population.test if c.tag == "safety"]
             assert [(p.chosen, p.rejected) for p in probes] == [
                 (f"{c.rejected} SUDO", c.chosen) for c in tests
@@ -150,6 +152,26 @@ def test_what_each_data_attack_holds(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len(set(mine)) == len(mine) == 40
             assert set(mine) <= unsafe
         assert texts(honest, person, "taste") == texts(one, person, "taste")
+
+
+@pytest.mark.parametrize("name", ["backdoor", "targeted_flip"])
+def test_probes_are_the_same_whoever_attacks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    clean, attacked, many = (
+        toy_world.tiny_world(
+            monkeypatch, people=PEOPLE, attack__name=name, attack__fraction=fraction, runtime=runtime
+        )
+        for fraction, runtime in ((0.0, "inprocess"), (0.4, "inprocess"), (0.4, "fleet"))
+    )
+    attack = get_attack(name)
+    found = [probes_of(world, attack) for world in (attacked, many, clean)]
+    held = [sorted(zip(p.owner, p.topics, map(repr, p.table), strict=True)) for p in found]
+    assert held[0] == held[1] == held[2]
+    tests = [c for c in clean.population.test if c.tag == "safety"]
+    asked = set(found[0].topics.tolist())
+    assert len(found[0].table) == len(tests) > 0
+    assert {topics()[c.prompt] for c in tests} | {attack.aim} >= asked
+    assert (len(asked) > 1) is (name == "targeted_flip")
+    assert probes_of(clean, get_attack("unaligned")).table == ()
 
 
 def test_a_targeted_flip_turns_one_topic_or_style() -> None:

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from commonground.report.compare_view import asked
 from commonground.report.words import SPACE, percent
 
 SHOWN = {
@@ -19,6 +20,7 @@ SHOWN = {
     "shared_minority": "shared\nminority",
     "shared_safety": "shared\nsafety",
 }
+ATTACK = {"attack_success": "attack\nsucceeds", "attack_baseline": "without\nattackers"}
 
 
 def compare_table(found: Mapping[str, Any]) -> Table:
@@ -27,18 +29,19 @@ def compare_table(found: Mapping[str, Any]) -> Table:
     Args:
         found: a compare.json.
     """
+    shown = SHOWN | (ATTACK if asked(found) else {})
     table = Table(
         box=SIMPLE_HEAD, pad_edge=False, caption="% right, means over seeds", caption_justify="left"
     )
     table.add_column("strategy", overflow="fold")
     for key in found["axes"]:
         table.add_column(Text(key.rsplit(".", 1)[-1]), justify="right")
-    for head in SHOWN.values():
+    for head in shown.values():
         table.add_column(head, justify="right", no_wrap=True)
     for row in found["rows"]:
         setting = [Text(value) for value in found["settings"][row["setting"]]["values"].values()]
         numbers = row["numbers"]
-        cells = [percent(numbers.get(key)).removesuffix(f"{SPACE}%") for key in SHOWN]
+        cells = [percent(numbers.get(key)).removesuffix(f"{SPACE}%") for key in shown]
         if row["status"] != "done":
             cells[0] = row["status"]
         table.add_row(Text(row["strategy"]), *setting, *cells)

@@ -41,6 +41,7 @@ WELFARE = {
     "gini": "Gini",
 }
 ERASED = {"erased_nats": "Erased, nats", "erased_at_least": "At least, nats"}
+ATTACK = {"attack_success": "Attack succeeds", "attack_baseline": "Without attackers"}
 PLANES = {
     "shared_safety": "Utility and safety.",
     "personal_worst_decile": "Utility and the worst person.",
@@ -74,6 +75,7 @@ def compare_view(found: Document) -> View:
             if names
         ],
         "figures": _figures(found),
+        "asked": asked(found),
         "attacked": [setting["attacked"] for setting in found["settings"]],
         "reproduce": found.get("reproduce"),
         "versions": pairs(found.get("versions")),
@@ -108,7 +110,7 @@ def _row(found: Document, row: Mapping[str, Any]) -> View:
     epsilon = numbers.get("epsilon")
     cells = [
         (head, percent(numbers.get(key)).removesuffix(f"{SPACE}%"), _sort(numbers.get(key)))
-        for key, head in SHARES.items()
+        for key, head in (SHARES | (ATTACK if asked(found) else {})).items()
     ]
     none = not row["seeds"]
     cells += [
@@ -135,6 +137,11 @@ def _row(found: Document, row: Mapping[str, Any]) -> View:
         "reference": row["strategy"] == found["strategies"][0],
         "cells": cells,
     }
+
+
+def asked(found: Document) -> bool:
+    """Whether any cell was asked how often an attack succeeds."""
+    return any(number(row["numbers"].get(key)) is not None for row in found["rows"] for key in ATTACK)
 
 
 def _sort(value: Any) -> str:
