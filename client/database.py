@@ -111,8 +111,13 @@ class Database:
         return found[0] if found else None
 
     def check(self) -> None:
-        """Read and authenticate every page; raises `StorageError` with what is damaged."""
+        """Read and authenticate every page; raises `StorageError` with what is damaged.
+
+        The write-ahead log goes into the file first: a process that died while it moved pages there leaves
+        half a page in the file and the whole one in the log, which is no damage.
+        """
         with self._lock, self._errors():
+            self.connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
             damaged = self.connection.execute("PRAGMA cipher_integrity_check").fetchall()
             if not damaged:
                 damaged = self.connection.execute("PRAGMA integrity_check").fetchall()
@@ -180,7 +185,9 @@ class Database:
                     "first page is damaged",
                     hint="use the store.json that was made with it, or restore both from one backup",
                 ) from error
-            raise StorageError(f"the store {self.path}: {error}", hint=_HINTS.get(code)) from error
+            raise StorageError(
+                f"the store {self.path}: {error}", hint=_HINTS.get(code, _HINTS[_DISK])
+            ) from error
 
 
 def now() -> str:

@@ -118,9 +118,8 @@ class DeviceLedger:
         """
         with self._one:
             self._reached("asked")
-            sent = self._store.outbox.find(upload.scope, upload.key)
+            _, sent = self._charge(upload, terms, cap)
             if sent is None:
-                self.reserve(upload, terms, cap)
                 self._reached("reserved")
                 sealed = make()
                 self._reached("made")
@@ -145,33 +144,12 @@ class DeviceLedger:
             True if it was charged now, False if it had been and no message came of it.
 
         Raises:
-            PrivacyError: as in `once`; nothing is charged.
+            PrivacyError: as in `once`, or the release was answered; nothing is charged.
         """
-        release, ledger = upload.release, self._ledger(upload.scope)
-        known = "SELECT offer, round, tensors FROM uploads WHERE scope = ? AND key = ?"
-        joined = "SELECT COUNT(*), COALESCE(MAX(round), 0) FROM uploads WHERE scope = ? AND offer = ?"
-        with self._store.database.transaction() as run:
-            found = run(known, (upload.scope, upload.key)).fetchone()
-            if found is None:
-                count, last = run(joined, (upload.scope, release.offer)).fetchone()
-                if not may_join(count, last, release.round, terms.most, terms.separation):
-                    raise PrivacyError(
-                        f"round {release.round} comes too often or too early: this device has taken part in "
-                        f"{count} round(s), in round {last} lately; accepted: at most {terms.most}, any two "
-                        f"at least {terms.separation} apart",
-                        hint="wait for a later round, or for a new offer",
-                    )
-                run(
-                    "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(upload.scope, upload.key, release.offer, release.round, release.tensors),
-                        *(terms.most, terms.separation, terms.claim.trust, terms.claim.neighbours, now()),
-                    ),
-                )
-            elif found != (release.offer, release.round, release.tensors) or self._made(upload):
-                raise self._twice(upload)
-            limit = (cap, terms.claim.delta)
-            return ledger.reserve(OWNER, MECHANISM, upload.key, terms.charge, limit)
+        fresh, sent = self._charge(upload, terms, cap)
+        if sent is not None:
+            raise self._twice(upload)
+        return fresh
 
     def spent(self) -> tuple[Charge, ...]:
         """The flattened history of this profile, reservations included."""
@@ -195,6 +173,38 @@ class DeviceLedger:
     def entries(self) -> list[dict[str, Any]]:
         """Every charge, the oldest first, as plain values."""
         return [dict(zip(_NAMES, row, strict=True)) for row in self._store.database.rows(_ENTRIES)]
+
+    def _charge(self, upload: Upload, terms: Terms, cap: float) -> tuple[bool, Sent | None]:
+        """Whether it was charged now; and the message, where there is one already."""
+        release, ledger = upload.release, self._ledger(upload.scope)
+        known = "SELECT offer, round, tensors FROM uploads WHERE scope = ? AND key = ?"
+        joined = "SELECT COUNT(*), COALESCE(MAX(round), 0) FROM uploads WHERE scope = ? AND offer = ?"
+        with self._store.database.transaction() as run:
+            # Under the write lock: another process may be answering the same release.
+            sent = self._store.outbox.find(upload.scope, upload.key)
+            if sent is not None:
+                return False, sent
+            found = run(known, (upload.scope, upload.key)).fetchone()
+            if found is None:
+                count, last = run(joined, (upload.scope, release.offer)).fetchone()
+                if not may_join(count, last, release.round, terms.most, terms.separation):
+                    raise PrivacyError(
+                        f"round {release.round} comes too often or too early: this device has taken part in "
+                        f"{count} round(s), in round {last} lately; accepted: at most {terms.most}, any two "
+                        f"at least {terms.separation} apart",
+                        hint="wait for a later round, or for a new offer",
+                    )
+                run(
+                    "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(upload.scope, upload.key, release.offer, release.round, release.tensors),
+                        *(terms.most, terms.separation, terms.claim.trust, terms.claim.neighbours, now()),
+                    ),
+                )
+            elif found != (release.offer, release.round, release.tensors) or self._made(upload):
+                raise self._twice(upload)
+            limit = (cap, terms.claim.delta)
+            return ledger.reserve(OWNER, MECHANISM, upload.key, terms.charge, limit), None
 
     def _keep(
         self, upload: Upload, sealed: Sealed, clip: float | None, along: Callable[[Sealed], None] | None
