@@ -1,8 +1,8 @@
 """The process that runs a study's rounds: `python -m commonground.server.executor DIR PORT`.
 
 Flower's own executor unpacks the bundle of a run and puts it first on the path, so whoever submits a run
-chooses the code. This one unpacks nothing: it takes runs of exactly the study's own bundle, by its digest, and
-runs the installed code on the study's folder. Every other run is refused and counted.
+chooses the code. This one unpacks nothing: it takes runs of exactly the study's own bundle, by its digest,
+and runs the installed code on the study's folder. Every other run is refused and counted.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def main() -> None:
     """Run until a signal; leaves at once then, whatever a thread still waits for."""
     stay_quiet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -15,18 +15,20 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from commonground.config import Config
-from commonground.errors import RunFolderError
+from commonground.errors import InputError, RunFolderError
+from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.privacy.statement import statement
 from commonground.server.tables import Database, Enrolled, Fact, Invited, Part, Refusal, Released, Round, now
@@ -34,6 +36,7 @@ from commonground.study.offer import KIND, Offer, Terms, terms_of
 from commonground.study.signing import Paper, fingerprint, load_key, public_hex
 
 SETTINGS = "study.toml"
+PID = "supervisor.pid"
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
 
@@ -106,6 +109,20 @@ class Study:
         self.folder = folder.resolve()
         self.settings = read_settings(self.folder / SETTINGS)
         self.database = Database(self.folder / "state.db")
+
+    def change(self, **values: float | None) -> None:
+        """Change settings, for this start and later ones; None leaves one as it is.
+
+        Raises:
+            InputError: a value that is not accepted; nothing is changed.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        wrong = [name for name, value in given.items() if not 0 <= value < math.inf]
+        if wrong:
+            raise InputError(f"{wrong[0].replace('_', '-')} is {given[wrong[0]]}; accepted: a number from 0")
+        if given:
+            self.settings = replace(self.settings, **given)  # type: ignore[arg-type]  # by their names
+            write_atomically(self.folder / SETTINGS, self.settings.to_toml().encode())
 
     @cached_property
     def key(self) -> Ed25519PrivateKey:
@@ -246,7 +263,7 @@ class Study:
             "closes": offer.closes,
             "open": offer.is_open(),
             "signer": fingerprint(self.signer),
-            "running": facts.get("running") == "yes",
+            "running": running(self.folder) is not None,
             "finished": facts.get("finished") == "yes",
             **found,
             "statement": self.statement(),
@@ -281,6 +298,16 @@ class Study:
             "most": self.terms.most,
             "separation": self.terms.separation,
         }
+
+
+def running(folder: Path) -> int | None:
+    """The process id of a study's supervisor, where it runs."""
+    try:
+        pid, began = (folder / "run" / PID).read_text().split()
+        found = psutil.Process(int(pid))
+        return int(pid) if abs(found.create_time() - float(began)) < 1 else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 def invitation_state(row: Invited, at: datetime | None = None) -> str:

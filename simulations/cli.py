@@ -17,6 +17,7 @@ import typer
 from commonground import __version__
 from commonground.console import Commands, Format, Output, run_command, stay_quiet
 from commonground.errors import InputError, RunFolderError
+from commonground.server.commands import server_app
 from commonground.simulations.bench.commands import bench_app
 from commonground.simulations.output import RunProgress
 
@@ -48,6 +49,7 @@ Overrides = Annotated[
 ]
 
 app.add_typer(bench_app(run_command), name="bench")
+app.add_typer(server_app, name="server")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,399 @@
+"""`commonground server ...`: what an operator types."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from commonground.console import Format, Output, run_command
+from commonground.errors import CommonGroundError, InputError
+
+server_app = typer.Typer(
+    help="Run a study with real devices.\n\nExample: `commonground server up studies/first`",
+    no_args_is_help=True,
+)
+release_app = typer.Typer(
+    help="The versions of the shared adapter.\n\nExample: `commonground server release list studies/first`",
+    no_args_is_help=True,
+)
+audit_app = typer.Typer(
+    help="The audit log.\n\nExample: `commonground server audit verify studies/first`", no_args_is_help=True
+)
+server_app.add_typer(release_app, name="release")
+server_app.add_typer(audit_app, name="audit")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
+STARTS = 60.0  # seconds for a detached server to be up
+
+
+@server_app.command()
+def init(
+    folder: Folder,
+    name: Annotated[str, typer.Option("--name", help="The study's name: a to z, 0 to 9, hyphens.")],
+    address: Annotated[str, typer.Option("--address", help="HOST:PORT that devices reach.")],
+    closes: Annotated[str, typer.Option("--closes", help="When the study ends, ISO 8601.")],
+    purpose: Annotated[str, typer.Option("--purpose", help="What it is for; participants read it first.")],
+    contact: Annotated[str, typer.Option("--contact", help="Whom participants ask.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides.", show_default=False),
+    ] = None,
+    trust: Annotated[
+        str | None, typer.Option("--trust", help="local | central: who adds the noise. No default.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A YAML file; overrides win over it.")
+    ] = None,
+    deadline: Annotated[float, typer.Option("--deadline", help="Seconds that a round waits.")] = 600.0,
+    minimum: Annotated[
+        int | None, typer.Option("--minimum", help="Updates that a round needs; default half of the cohort.")
+    ] = None,
+    min_online: Annotated[
+        int, typer.Option("--min-online", help="Devices that must be online before a round begins.")
+    ] = 1,
+    insecure_seed: Annotated[
+        int | None, typer.Option("--insecure-seed", help="For tests on 127.0.0.1 alone: a known noise.")
+    ] = None,
+    format: Format = "text",
+) -> None:
+    """Make a study's folder: keys, certificates, the signed offer.
+
+    Example: `commonground server init studies/first --trust local --name first --address study.example:8443
+    --closes 2027-06-30 --purpose "What a safe answer is" --contact me@example.org people=50 rounds=20`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.setup import Wanted, init_study
+        from commonground.server.state import Study
+        from commonground.study.signing import fingerprint
+
+        wanted = Wanted(
+            trust, name, address, closes, purpose, contact, config, overrides or (), deadline, minimum,
+            min_online, insecure_seed,
+        )  # fmt: skip
+        init_study(folder, wanted, lambda what, done, total: output.say(f"{what}: {done} of {total}"))
+        study = Study(folder)
+        output.show(
+            study.statement(),
+            "",
+            f"signer: {fingerprint(study.signer)}  (participants compare it, over another channel)",
+            f"next: commonground server invite {folder} NAME",
+        )
+        return {"folder": str(folder), "signer": study.signer, "offer": study.offer.digest}
+
+    run_command(format, work)
+
+
+@server_app.command()
+def up(
+    folder: Folder,
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    bind: Annotated[str, typer.Option("--bind", help="IP address to listen on, if it is another.")] = "",
+    deadline: Annotated[float | None, typer.Option("--deadline", help="Seconds that a round waits.")] = None,
+    min_online: Annotated[
+        int | None, typer.Option("--min-online", help="Devices that must be online before a round begins.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option("--patience", help="Seconds to wait for them; then it begins with fewer.")
+    ] = None,
+    format: Format = "text",
+) -> None:
+    """Run the study's server until Ctrl-C, or in the background.
+
+    Example: `commonground server up studies/first --detach`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server import supervisor
+        from commonground.server.state import Study
+
+        study = Study(folder)
+        study.change(deadline=deadline, min_online=min_online, patience=patience)
+        address = study.settings.address
+        study.close()
+        if detach:
+            pid = _detached(folder, bind)
+            output.show(f"{address} is up (process {pid}); logs are in {folder / 'log'}")
+            return {"address": address, "pid": pid}
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        output.say(f"{address}: Ctrl-C stops the server; logs are in {folder / 'log'}")
+        supervisor.up(folder, bind)
+        return {"address": address}
+
+    run_command(format, work)
+
+
+@server_app.command()
+def down(folder: Folder, format: Format = "text") -> None:
+    """Stop the study's server; rounds go on where they were when it is up again.
+
+    Example: `commonground server down studies/first`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.state import Study
+        from commonground.server.supervisor import down as stop
+
+        stopped = stop(Study(folder).folder)
+        output.show("the server is stopped" if stopped else "the server was not running")
+        return {"stopped": stopped}
+
+    run_command(format, work)
+
+
+@server_app.command()
+def status(folder: Folder, format: Format = "text") -> None:
+    """Say how the study stands: people, rounds, releases, refusals, privacy spent.
+
+    Example: `commonground server status studies/first`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.state import Study
+
+        found = Study(folder).overview()
+        people, rounds, budget = found["people"], found["rounds"], found["budget"]
+        state = "finished" if found["finished"] else "runs" if found["running"] else "is not running"
+        output.show(
+            f"{found['study']} {state}; trust: {found['trust']}; open until {found['closes']}",
+            f"people: {people['enrolled']} of {people['places']} enrolled, {people['online']} online, "
+            f"{people['revoked']} revoked, {people['invited']} invited",
+            f"rounds: {rounds['done']} of {rounds['of']} done, {rounds['void']} void",
+            f"privacy: epsilon {_number(budget['spent'])} of {_number(budget['epsilon'])} spent at delta "
+            f"{budget['delta']:g}"
+            + ("" if budget["meaningful"] else " (too few people for delta to mean much)"),
+        )
+        for title, rows in (("part", found["health"]), ("refused", found["refusals"])):
+            if rows:
+                output.show(_table(title, rows))
+        return found
+
+    run_command(format, work)
+
+
+@server_app.command()
+def invite(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Whom: how you call them.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The file; default NAME.invite.")] = None,
+    days: Annotated[float, typer.Option("--days", help="Days until it expires.")] = 7.0,
+    format: Format = "text",
+) -> None:
+    """Write a single-use invitation; hand it over in a way that nobody else can read.
+
+    Example: `commonground server invite studies/first ada --out ada.invite`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.enrolment import invite as write
+        from commonground.server.state import Study
+        from commonground.study.signing import fingerprint
+
+        study = Study(folder)
+        file = out or Path(f"{_file_name(name)}.invite")
+        expires = write(study, name, file, days)
+        output.show(
+            f"{file}: for {name}, good for one device until {expires}",
+            f"tell them the signer over another channel: {fingerprint(study.signer)}",
+        )
+        return {"file": str(file), "name": name, "expires": expires}
+
+    run_command(format, work)
+
+
+@server_app.command()
+def revoke(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Whom.")],
+    format: Format = "text",
+) -> None:
+    """Shut a device out, or withdraw an invitation; what was learned from it stays learned.
+
+    Example: `commonground server revoke studies/first ada`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.enrolment import revoke as shut_out
+        from commonground.server.state import Study
+        from commonground.server.supervisor import inside
+
+        study = Study(folder)
+        control = inside(study)
+        try:
+            done = shut_out(study, name, None if control is None else control.unregister)
+        finally:
+            if control is not None:
+                control.close()
+        output.show(f"{name}: {done}")
+        return {"name": name, "done": done}
+
+    run_command(format, work)
+
+
+@release_app.command("list")
+def release_list(folder: Folder, format: Format = "text") -> None:
+    """List the versions of the shared adapter, newest first.
+
+    Example: `commonground server release list studies/first`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.state import Study
+
+        rows = Study(folder).overview()["releases"]
+        output.show(_table("version", [_plain(row) for row in rows]) if rows else "there is no release yet")
+        return {"releases": rows}
+
+    run_command(format, work)
+
+
+@release_app.command("show")
+def release_show(
+    folder: Folder, version: Annotated[int, typer.Argument(help="Which.")], format: Format = "text"
+) -> None:
+    """Show a version: its signed paper and its tensors' norms.
+
+    Example: `commonground server release show studies/first 3`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        import numpy as np
+
+        from commonground.server.releases import Releases
+        from commonground.server.state import Study
+
+        releases = Releases(Study(folder))
+        row = releases.version(version)
+        arrays = releases.arrays(row)
+        tensors = [
+            {"name": name, "shape": list(value.shape), "norm": float(np.linalg.norm(value))}
+            for name, value in arrays.items()
+        ]
+        output.show(row.paper, _table("name", tensors))
+        return {"version": version, "round": row.round, "paper": row.paper, "tensors": tensors}
+
+    run_command(format, work)
+
+
+@release_app.command("rollback")
+def release_rollback(
+    folder: Folder, version: Annotated[int, typer.Argument(help="Which.")], format: Format = "text"
+) -> None:
+    """Let the next round begin with an earlier version, under a new number.
+
+    Example: `commonground server release rollback studies/first 3`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.releases import Releases
+        from commonground.server.state import Study
+
+        Releases(Study(folder)).roll_back(version)
+        output.show(f"the next round begins with version {version}; privacy that was spent stays spent")
+        return {"version": version}
+
+    run_command(format, work)
+
+
+@audit_app.command("verify")
+def audit_verify(folder: Folder, format: Format = "text") -> None:
+    """Check the audit log from its first line to its signed head.
+
+    Example: `commonground server audit verify studies/first`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.audit import verify
+        from commonground.server.state import Study
+
+        study = Study(folder)
+        found = verify(study.folder, study.signer)
+        output.show(f"{found['lines']} lines hang together; the last is {found['last']}")
+        return {"lines": found["lines"], "last": found["last"]}
+
+    run_command(format, work)
+
+
+@audit_app.command("show")
+def audit_show(folder: Folder, format: Format = "text") -> None:
+    """Print the audit log.
+
+    Example: `commonground server audit show studies/first`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.audit import entries
+        from commonground.server.state import Study
+
+        rows = entries(Study(folder).folder)
+        for row in rows:
+            values = ", ".join(f"{name} {value}" for name, value in row["values"].items())
+            output.show(f"{row['time']}  {row['event']}  {values}")
+        return {"entries": rows}
+
+    run_command(format, work)
+
+
+def _detached(folder: Path, bind: str) -> int:
+    """Start the supervisor in the background and wait until its front door is open; its process id."""
+    from commonground.server.front_door import listens_at
+    from commonground.server.state import Study
+    from commonground.server.superlink import listens
+
+    study = Study(folder)
+    host, _, port = listens_at(study.settings.address, bind).rpartition(":")
+    at = "127.0.0.1" if host in ("", "0.0.0.0") else host.removeprefix("[").removesuffix("]")
+    path = study.log / "server.log"
+    start = path.stat().st_size if path.is_file() else 0
+    with path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "commonground.server.supervisor", str(study.folder), bind],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    end = time.monotonic() + STARTS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            with path.open("rb") as log:
+                log.seek(start)
+                said = log.read().decode(errors="replace").splitlines()
+            lines = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+            hint = next((line.removeprefix("hint: ") for line in said if line.startswith("hint: ")), None)
+            raise InputError(lines[0] if lines else f"the server ended at once; see {path}", hint=hint)
+        if listens(int(port), at):
+            return process.pid
+        time.sleep(0.2)
+    process.terminate()
+    raise CommonGroundError(f"the server is not up after {STARTS:g} s", hint=f"see {study.log}")
+
+
+def _file_name(name: str) -> str:
+    """A name without what a path cannot hold."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".") or "person"
+
+
+def _table(first: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(first, *list(rows[0])[1:], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) if value is not None else "" for value in row.values()))
+    return table
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    safety = row["safety"] or {}
+    return row | {
+        "tensors": row["tensors"][:12],
+        "safety": f"{safety['accuracy']:.3f} right, loss {safety['loss']:.4f}" if safety else "",
+        "current": "current" if row["current"] else "",
+    }
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,110 @@
+"""One process that is kept alive: started, looked at, started again after a pause that doubles."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+FIRST, LONGEST = 0.5, 30.0  # seconds of the pause before a new start
+LARGEST = 50_000_000  # bytes of a log
+STEADY = 60.0  # seconds after which a process counts as well again
+# A process of its own before the command, since code between fork and exec is not safe beside threads: it
+# asks the kernel for SIGTERM when the supervisor dies, and sees whether that has happened already.
+_LAUNCH = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+class Kept:
+    """A child process.
+
+    Args:
+        name: what the operator is told.
+        command: gives the command line of the next start.
+        log: where its output goes, appended.
+        environment: beside this process's own.
+    """
+
+    def __init__(
+        self, name: str, command: Callable[[], list[str]], log: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.name, self._command, self._log, self._environment = name, command, log, environment
+        self.process: subprocess.Popen[bytes] | None = None
+        self.restarts = 0
+        self.words = "not started"
+        self._pause, self._next, self._since = FIRST, 0.0, 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, where it runs."""
+        return self.process.pid if self.alive and self.process is not None else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Start it. From the main thread: it ends with the thread that started it."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _LAUNCH, str(os.getpid()), *self._command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | dict(self._environment),
+                cwd=self._log.parent,
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone
+            )
+        self._since, self.words = time.monotonic(), "runs"
+
+    def look(self) -> bool:
+        """Whether it runs; starts it again where it does not and its pause is over."""
+        if self.alive:
+            if time.monotonic() - self._since > STEADY:
+                self._pause = FIRST
+            self._rotate()
+            return True
+        at = time.monotonic()
+        if self.process is not None:
+            self.words = f"ended with {_code(self.process.returncode)}; starts again"
+            self.process, self._next = None, at + self._pause
+            self._pause = min(2 * self._pause, LONGEST)
+        if at >= self._next:
+            self.restarts += self._since > 0
+            self.start()
+            return True
+        return False
+
+    def _rotate(self) -> None:
+        """Keep a log and the one before it; the process goes on writing at the end of the file."""
+        if self._log.stat().st_size > LARGEST:
+            shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+            os.truncate(self._log, 0)
+
+    def end(self, patience: float) -> None:
+        """Ask it to end, and make it after `patience` seconds."""
+        if self.process is None:
+            return
+        if self.alive:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience)
+        if self.alive:
+            self.process.kill()
+        self.process.wait()
+        self.process = None
+
+
+def _code(code: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return str(code)
