@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from commonground.client.database import now
 from commonground.client.device_ledger import DeviceLedger
 from commonground.client.feedback import Verdict
@@ -84,9 +86,7 @@ def export(store: Store, path: Path, *, statement: str = "") -> dict[str, int]:
             file.flush()
             os.fsync(file.fileno())
             counts["bytes"] = file.tell()
-        os.link(new, path)  # unlike a rename, this overwrites nothing
-    except FileExistsError as error:
-        raise InputError(f"{path} exists", hint="choose another name: nothing is overwritten") from error
+        os.replace(new, path)
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written: {error.strerror or error}",
@@ -123,8 +123,6 @@ def erase(folder: Path) -> str:
 
 
 def _write(store: Store, ledger: DeviceLedger, archive: zipfile.ZipFile, statement: str) -> dict[str, int]:
-    from safetensors.numpy import save
-
     verdicts, versions, receipts = store.feedback.all(), store.adapters.all(), store.outbox.receipts()
     learned = [_comparison(v) for v in verdicts if v.verdict == "first"]
     between = [asdict(v) for v in verdicts if v.verdict != "first"]
@@ -152,11 +150,11 @@ def _write(store: Store, ledger: DeviceLedger, archive: zipfile.ZipFile, stateme
     archive.writestr("adapters.json", _json({"in_use": in_use, "versions": [asdict(v) for v in versions]}))
     for version in versions:
         state = store.adapters.state(version.version) or {}
-        archive.writestr(f"adapters/{version.version:05d}.safetensors", save(state))
+        archive.writestr(f"adapters/{version.version:05d}.safetensors", _safetensors(state))
     archive.writestr("receipts.json", _json([sent.to_dict() for sent in receipts]))
     for sent in receipts:
         if sent.message_kept and (message := store.outbox.receipt(sent.id).message) is not None:
-            archive.writestr(f"messages/{sent.id:05d}.safetensors", save(message))
+            archive.writestr(f"messages/{sent.id:05d}.safetensors", _safetensors(message))
     archive.writestr("ledger.json", _json({"accounted": accounted, "charges": charges}))
     papers = [asdict(c) | {"epsilon_cap": _number(c.epsilon_cap)} for c in consents]
     archive.writestr("consent.json", _json([{k: v for k, v in p.items() if k != "paper"} for p in papers]))
@@ -182,6 +180,13 @@ def _charges(ledger: DeviceLedger) -> tuple[list[dict[str, Any]], bool]:
     except PrivacyError:
         return ledger.entries(), False
     return ledger.entries(), True
+
+
+def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    # save() writes the memory as it lies, whatever order and endianness the array says it is in.
+    return save({n: np.require(v, v.dtype.newbyteorder("<"), "C") for n, v in arrays.items()})
 
 
 def _number(value: float) -> float | str:

@@ -99,9 +99,8 @@ def test_every_failing_call_while_a_store_is_made(tmp_path: Path) -> None:
     for at in range(1, MANY):
         folder = tmp_path / str(at)
         folder.mkdir()
-        with failing(at, "fails once") as disk:
-            with contextlib.suppress(StorageError):
-                Database(folder / "store.db", KEY, MIGRATIONS).close()
+        with failing(at, "fails once") as disk, contextlib.suppress(StorageError):
+            Database(folder / "store.db", KEY, MIGRATIONS).close()
         with open_store(folder) as store:  # half a store is gone on with
             store.check()
             store.feedback.add("p", "a", "b", "taste")

@@ -3,8 +3,8 @@
 Three kinds of instant: `steps` (the named ones of `DeviceLedger.once`), `calls` and `torn` (every system call
 by which SQLite writes, before it or in the middle of it). A store with one round in it is made first. Then,
 for every instant, a forked child lives a second round on a copy of it until it sends itself SIGKILL there;
-what it had handed out by then it says through a pipe. Then the store is opened, checked and asked for the same
-round again.
+what it had handed out by then it says through a pipe. Then the store is opened, checked and asked for the
+same round again.
 """
 
 from __future__ import annotations
