@@ -2,8 +2,9 @@
 
     python tests/toys/toy_owner.py --folder DIR --kind policy|reward [--state NAME]
 
-A file `gone` in the folder makes the vault unreachable, as if its process had died. What was said is written
-to `said.jsonl`, one call a line, so that a test in another process can look.
+A file `gone` in the folder makes the vault unreachable, as if its process had died; a file `state` puts it in
+another state than it was started in; a file `withdrawn` takes its consent back. What was said is written to
+`said.jsonl`, one call a line, so that a test in another process can look.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class ToyOwner:
     def __enter__(self) -> ToyOwner:
         if self.erased or (self.folder / "gone").exists():
             raise InputError("no vault runs on the profile", hint="start it: commonground device up")
+        if (self.folder / "state").exists():
+            self.state = (self.folder / "state").read_text()
+        if (self.folder / "withdrawn").exists():
+            (self.folder / "withdrawn").unlink()
+            self.accepted = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -305,7 +311,7 @@ class ToyOwner:
 
 
 def main() -> None:
-    """Serve the participant's page over a vault in memory."""
+    """Serve the page over a vault in memory."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--kind", default="policy")
