@@ -1,0 +1,101 @@
+"""What a person is told before anything is accepted, derived by this device from the signed offer."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+import numpy as np
+
+from commonground.client.learner import Understood
+from commonground.study.signing import fingerprint
+
+CENTRAL = (
+    "The noise is added by the operator's server, after your message has arrived. So the operator sees your "
+    "single messages without noise, and could reconstruct parts of your safety feedback from one of them, "
+    "the words included, until the study sums messages in secret. Your device cannot see whether the server "
+    "adds the noise. Take part only if you trust the operator with your safety feedback."
+)
+LOCAL = (
+    "The noise is added on this device, before a message leaves it. The operator sees noised messages alone."
+)
+STAYS = (
+    "Your comparisons, your taste adapter, what you chat and every score of yours stay on this device, "
+    "encrypted. No message can carry them: a message has the tensors listed here and nothing else."
+)
+KNOWN = (
+    "What the operator knows without any message: that you are enrolled and under which name, the address of "
+    "your network, when your device is online, in which rounds it took part, and that it refused."
+)
+PAST = (
+    "You can pause, take your data away, or leave at any time. What was sent before cannot be called back: "
+    "its influence on the shared adapter stays."
+)
+STRONG, WEAK = 3.0, 10.0  # epsilons; common reading, see docs/privacy.md
+
+
+def promise(meant: Understood, signer: str) -> list[str]:
+    """The consent text, one paragraph an item.
+
+    Args:
+        meant: the offer as this device understands it.
+        signer: the operator's public key, hexadecimal.
+    """
+    offer, terms = meant.offer, meant.terms
+    return [
+        f"Study {offer.study}, offer {offer.version}, signed by {fingerprint(signer)}. "
+        f"{offer.purpose.strip()}",
+        f"It is open from {_day(offer.opens)} to {_day(offer.closes)}. Ask: {offer.contact.strip()}",
+        f"What is shared: {offer.shares.strip()}.",
+        f"What leaves this device: at most {terms.most} message(s), any two at least {terms.separation} "
+        f"round(s) apart, each of {_size(meant)}, and all of it clipped to length {meant.manifest.clip:.4g}.",
+        CENTRAL if meant.config.privacy.trust == "central" else LOCAL,
+        epsilon_words(meant),
+        STAYS,
+        KNOWN,
+        PAST,
+    ]
+
+
+def epsilon_words(meant: Understood) -> str:
+    """What the epsilon of all messages together means, in one paragraph."""
+    claim = meant.terms.claim
+    who = f"This holds against {claim.adversary}."
+    if math.isinf(claim.epsilon):
+        return (
+            "Privacy: there is no noise, so nothing is promised (epsilon is infinite): what you said about "
+            "harm may be read from your messages."
+        )
+    if not claim.meaningful:
+        return (
+            f"Privacy: noise is added, but with {claim.people} people no honest number can be given for it "
+            f"(delta would have to be smaller). {who}"
+        )
+    factor = math.exp(claim.epsilon)
+    odds = f"{factor:.3g}" if factor < 1e6 else f"10 to the power {claim.epsilon / math.log(10):.0f}"
+    strength = (
+        "That is a strong promise."
+        if claim.epsilon <= STRONG
+        else "That is a moderate promise."
+        if claim.epsilon <= WEAK
+        else "That is a weak promise: do not rely on it for anything that could hurt you."
+    )
+    return (
+        f"Privacy: epsilon = {claim.epsilon:.4g} at delta = {claim.delta:.3g} for all your messages "
+        "together, computed by this device. In words: whoever looks at everything that was released can "
+        f"change their odds about anything you said by a factor of at most {odds}, except with a probability of "
+        f"{claim.delta:.3g}. {strength} {who}"
+    )
+
+
+def _size(meant: Understood) -> str:
+    sent = meant.manifest.sent
+    numbers = sum(int(np.prod(spec.shape)) for spec in sent)
+    size = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in sent)
+    names = ", ".join(spec.name for spec in sent[:3]) + (", ..." if len(sent) > 3 else "")
+    unit = f"{size / 1000:,.0f} kB" if size >= 1000 else f"{size} bytes"
+    return f"{numbers:,} numbers in {len(sent)} tensor(s) ({names}), {unit}"
+
+
+def _day(text: str) -> str:
+    return datetime.fromisoformat(text).strftime("%d %B %Y, %H:%M UTC")
