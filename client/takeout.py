@@ -186,7 +186,8 @@ def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
     from safetensors.numpy import save
 
     # save() writes the memory as it lies, whatever order and endianness the array says it is in.
-    return save({n: np.require(v, v.dtype.newbyteorder("<"), "C") for n, v in arrays.items()})
+    content: bytes = save({n: np.require(v, v.dtype.newbyteorder("<"), "C") for n, v in arrays.items()})
+    return content
 
 
 def _number(value: float) -> float | str:

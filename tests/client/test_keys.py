@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,10 +22,10 @@ WORDS = "correct horse battery"
 class Toy(KeyringBackend):
     """A keyring in memory that can be locked, drop what it is given, or refuse to delete."""
 
-    priority = -1.0  # type: ignore[assignment]  # never chosen by itself
+    priority = -1.0  # never chosen by itself
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kept: dict[tuple[str, str], str] = {}
         self.locked = self.forgetful = self.stubborn = False
 
@@ -234,13 +235,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_entry(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(keys.os, "replace", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(StorageError, match="No space left"):
             make_key(tmp_path)
     assert (ring.kept, list(tmp_path.iterdir())) == ({}, [])
     key = make_key(tmp_path, WORDS)
     with monkeypatch.context() as patch:
-        patch.setattr(keys.os, "replace", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(StorageError, match="No space left"):
             set_passphrase(tmp_path, key, "another one now")
     assert open_key(tmp_path, WORDS) == key

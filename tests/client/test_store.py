@@ -68,7 +68,7 @@ def test_what_cannot_be_a_comparison_is_refused(tmp_path: Path) -> None:
 
 def test_adapter_versions_roll_back_and_reset_bit_for_bit(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
-        assert store.adapters.current() is store.adapters.state() is None
+        assert (store.adapters.current(), store.adapters.state()) == (None, None)
         for round in (1, 2, 3):
             assert store.adapters.save(state(round), offer=OFFER, round=round, shared_version=round) == round
         back = store.adapters.rollback(1)
@@ -81,7 +81,7 @@ def test_adapter_versions_roll_back_and_reset_bit_for_bit(tmp_path: Path) -> Non
             assert found[name].dtype == value.dtype
             assert found[name].tobytes() == value.tobytes()
         store.adapters.reset()
-        assert store.adapters.current() is store.adapters.state() is None
+        assert (store.adapters.current(), store.adapters.state()) == (None, None)
         assert [v.version for v in store.adapters.all()] == [1, 2, 3]
         assert store.adapters.size() == sum(v.size for v in store.adapters.all()) > 0
         assert store.adapters.save(state(4), offer=OFFER, round=4, shared_version=4, note="new") == 4

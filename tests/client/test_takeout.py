@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ import pytest
 from safetensors.numpy import load
 from toy_store import KEY, OFFER, SCOPE, live, local_terms, noisy, open_store, state
 
-from commonground.client import takeout
 from commonground.client.device_ledger import DeviceLedger
 from commonground.client.keys import make_key, open_key
 from commonground.client.ledger_words import in_words
@@ -160,7 +160,7 @@ def test_nothing_is_overwritten_or_left_half_written(
     before = sorted(tmp_path.iterdir())
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(takeout.os, name, full)
+            patch.setattr(os, name, full)
             with pytest.raises(StorageError, match="No space left"):
                 export(store, tmp_path / "other.zip")
         assert sorted(tmp_path.iterdir()) == before
