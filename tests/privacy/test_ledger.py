@@ -250,3 +250,44 @@ def test_a_failed_write_charges_nothing_and_leaves_the_ledger_usable(tmp_path: P
         ledger._db.execute("PRAGMA max_page_count = 1000")
         assert ledger.spent("person-0" * 40) == ()
         assert ledger.reserve("ann", "shared", "round-2", COST) is True
+
+
+class ToyError(Exception):
+    """What another module's connection raises."""
+
+
+def test_a_given_connection_is_used_and_its_transaction_is_joined(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    with Ledger("a name for errors", "run", "gaussian", connect=lambda: db) as ledger:
+        db.execute("CREATE TABLE messages (key TEXT)")
+        db.execute("BEGIN IMMEDIATE")
+        ledger.reserve("ann", "shared", "round-1", COST, cap_for(1))
+        db.execute("ROLLBACK")  # the owner's: the charge goes with it
+        assert ledger.spent("ann") == ()
+        ledger.reserve("ann", "shared", "round-1", COST, cap_for(1))
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT INTO messages VALUES ('round-1')")
+        assert ledger.commit("round-1") == 1
+        with pytest.raises(PrivacyError, match="cap"):
+            ledger.reserve("ann", "shared", "round-2", COST, cap_for(1))
+        assert db.in_transaction  # a refusal does not end what its owner began
+        db.execute("COMMIT")
+    again = sqlite3.connect(path)
+    assert again.execute("SELECT key, status FROM entries").fetchall() == [("round-1", "committed")]
+    assert again.execute("SELECT key FROM messages").fetchall() == [("round-1",)]
+    again.close()
+    assert not (tmp_path / "a name for errors").exists()
+
+
+def test_errors_of_a_given_connection_are_told_as_the_ledgers_own(tmp_path: Path) -> None:
+    class Broken:
+        in_transaction = False
+
+        def execute(self, *arguments: object) -> None:
+            raise ToyError("no disk")
+
+    with pytest.raises(StorageError, match="ledger of ann: no disk"):
+        Ledger("of ann", "run", connect=Broken, failure=ToyError)
+    with pytest.raises(ToyError):
+        Ledger("of ann", "run", connect=Broken)
