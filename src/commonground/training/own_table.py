@@ -64,6 +64,14 @@ class OwnTable:
             own = RewardFeatures(table, self._vectors, self.public.features.bases, self._config.model.dims)
         return self.public.over(own)
 
+    def beside(self, table: Sequence[Comparison]) -> PreferenceModel:
+        """The model over other comparisons of shipped texts; what is kept of the person's own stays."""
+        own = self._vectors
+        try:
+            return self.over(table)
+        finally:
+            self._vectors = own
+
     def _embed(self, texts: set[str]) -> None:
         """Vectors of exactly these texts: those of a comparison that was taken back are forgotten."""
         self._vectors = {text: vector for text, vector in self._vectors.items() if text in texts}

@@ -1,0 +1,247 @@
+"""The local update of one person, as the accepted offer means it.
+
+The same phases as a simulated device (`commonground.training`), with P = 1, over the comparisons of the
+store. Everything is derived from the offer by this device's own code; a manifest that comes out otherwise
+than the operator signed it is a reason not to take part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from commonground import __version__
+from commonground.client.noise import standard_normals
+from commonground.comparisons import TAGS, Comparison, Tag
+from commonground.config import Config
+from commonground.errors import ModelError, TrustError
+from commonground.manifest import Manifest, Sealed, clip_for, seal
+from commonground.randomness import normal
+from commonground.recipe import make_plan
+from commonground.strategies.registry import client_half
+from commonground.study.offer import Offer, Terms, terms_of
+from commonground.training.client_half import Answer, ClientHalf, Visit, answer, split
+from commonground.training.contract import egress_manifest
+from commonground.training.model import PreferenceModel, Tensors
+from commonground.training.own_table import OwnTable
+from commonground.training.plan import Plan
+from commonground.training.update import People, PrivateState, first_private, private_phase, take
+
+Arrays = dict[str, np.ndarray]
+Noise = Callable[[int], Arrays]
+
+
+@dataclass(frozen=True)
+class Insecure:
+    """Reproducible draws instead of the operating system's: for tests on loopback, never for a person.
+
+    Attributes:
+        seed: of the simulation that the device is to repeat.
+        person: index in it.
+    """
+
+    seed: int
+    person: int
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What an offer means on this device.
+
+    Attributes:
+        offer: as it was signed.
+        config: its configuration, checked.
+        terms: what a message costs, how many, how far apart.
+        table: builds the model over the person's comparisons.
+        half: the device's half of the strategy, where it has one.
+        plan: of the local updates; its seed is replaced by a secret one before it is used.
+        manifest: what may leave, the same as the operator's.
+    """
+
+    offer: Offer
+    config: Config
+    terms: Terms
+    table: OwnTable
+    half: ClientHalf | None
+    plan: Plan
+    manifest: Manifest
+
+    @property
+    def noise_std(self) -> float:
+        """Deviation of the noise on every number of a message, where the device adds it."""
+        return self.terms.claim.noise_multiplier * self.manifest.clip
+
+    @property
+    def cap(self) -> int:
+        """Most comparisons of a tag that count; public, as the accounting needs it."""
+        return self.config.data.pairs_per_person
+
+
+def understand(offer: Offer) -> Understood:
+    """Derive everything from an offer.
+
+    Raises:
+        TrustError: the offer is for other software, or this device derives another manifest from it.
+        ModelError: the base model is missing, or is another than the offer's.
+        ConfigError: the offer's settings do not go together.
+    """
+    if offer.software != __version__:
+        raise TrustError(
+            f"the offer is for commonground {offer.software}; this device runs {__version__}",
+            hint=f"install that version: pip install commonground=={offer.software}",
+        )
+    config = offer.settings
+    terms = terms_of(config)
+    table = OwnTable(config)
+    own = table.public.public_digests()
+    for name, wanted in offer.base.items():
+        if own.get(name) != wanted:
+            raise ModelError(
+                f"the base model's {name} has digest {own.get(name, 'none')[:12]}; the offer says "
+                f"{wanted[:12]}",
+                hint="install the base model that the operator names, and start the device again",
+            )
+    half = client_half(config.strategy.name, config.strategy.options)
+    tags: list[Tag] = [tag for tag in TAGS if tag in config.shared.tags]
+    plan = make_plan(config, tags, terms.claim, terms.private_claim)
+    manifest = egress_manifest(config, table.public, plan, terms.claim, half, 0)
+    theirs = Manifest.from_dict(offer.manifest)
+    if manifest.digest != theirs.digest:
+        raise TrustError(
+            f"this device derives another manifest than the offer's: {_difference(manifest, theirs)}",
+            hint="ask the operator: what would leave is not what they signed",
+        )
+    return Understood(offer, config, terms, table, half, plan, manifest)
+
+
+def _difference(own: Manifest, theirs: Manifest) -> str:
+    """The first thing that two manifests differ in, both values said."""
+    mine, other = own.to_dict(), theirs.to_dict()
+    for name in sorted(mine.keys() | other.keys()):
+        if mine.get(name) != other.get(name):
+            return f"{name} is {str(mine.get(name))[:160]} here and {str(other.get(name))[:160]} there"
+    return f"digest {own.digest[:12]} here and {theirs.digest[:12]} there"
+
+
+class Learner:
+    """Trains on a table of comparisons.
+
+    Args:
+        understood: the accepted offer.
+        comparisons: what the person said, the oldest first.
+        seed: of this lifetime's draws; secret, or the simulation's.
+        person: key of the random streams; 0 on a real device.
+    """
+
+    def __init__(
+        self, understood: Understood, comparisons: Sequence[Comparison], seed: int, person: int = 0
+    ) -> None:
+        self._meant, self._person = understood, person
+        # Each tag by itself, taste first, as a simulation's table has them; the newest that count.
+        table, rows = list[Comparison](), dict[Tag, np.ndarray]()
+        for tag in TAGS[::-1]:
+            own = [c for c in comparisons if c.tag == tag][-understood.cap :]
+            rows[tag] = np.arange(len(table), len(table) + len(own), dtype=np.int64)
+            table += own
+        self.table, self.rows = table, rows
+        self.model: PreferenceModel = understood.table.over(table)
+        self._people = People((person,), (rows,))
+        self._plan = replace(understood.plan, seed=seed)
+
+    def answer(
+        self, round: int, arrays: Arrays, clip: float, memory: Arrays, state: PrivateState | None
+    ) -> Answer:
+        """The shared phase: what the strategy's half, or the plain update, answers; not yet clipped.
+
+        Args:
+            round: the round, from 1.
+            arrays: everything that the server sent.
+            clip: C of this round.
+            memory: what this device's half of the strategy kept, without person axis.
+            state: the private state; None in the decoupled schedule, where it is not even read.
+        """
+        spec = self.model.shared_spec()
+        shared, received = split(tensors(arrays), spec)
+        groups = torch.zeros(1, dtype=torch.int64)
+        own = (shared, received, self._kept(memory), groups, clip, state, self._plan, round)
+        return answer(self._meant.half, Visit(self.model, self._people, *own))
+
+    def private(self, arrays: Arrays, state: PrivateState | None, memory: Arrays, steps: int) -> PrivateState:
+        """The private phase at a shared adapter: up to `steps` steps further in this lifetime.
+
+        Args:
+            arrays: everything that the server sent.
+            state: where the adapter is; None begins a lifetime.
+            memory: what this device's half of the strategy kept by now.
+            steps: at most so many.
+        """
+        return private_phase(
+            self.model,
+            self._people,
+            self.used(arrays, memory),
+            self.first() if state is None else state,
+            self._plan.private,
+            seed=self._plan.seed,
+            steps=steps,
+        )
+
+    def first(self) -> PrivateState:
+        """The public start of a life."""
+        return first_private(self.model, 1, self._plan.private)
+
+    def used(self, arrays: Arrays, memory: Arrays) -> Tensors:
+        """The shared adapter as this device uses it, with a leading axis of 1."""
+        shared = split(tensors(arrays), self.model.shared_spec())[0]
+        half = self._meant.half
+        if half is not None and type(half).own is not ClientHalf.own:
+            own = half.own(shared, self._kept(memory))
+            if own is not None:
+                return own
+        return take(shared, 1)
+
+    def _kept(self, memory: Arrays) -> Tensors:
+        """What the half kept, with a person axis; zeros before its first visit."""
+        half = self._meant.half
+        kept = {} if half is None else half.kept(self.model.shared_spec())
+        known = {name: value[None] for name, value in tensors(memory).items()}
+        return {name: torch.zeros(1, *shape) for name, shape in kept.items()} | known
+
+
+def seal_answer(
+    understood: Understood, found: Answer, round: int, asked: float | None, insecure: Insecure | None
+) -> Sealed:
+    """Clip, add this device's noise where it adds it, and seal.
+
+    Args:
+        understood: the accepted offer.
+        found: what `Learner.answer` gave.
+        round: the round.
+        asked: the clip that the server asked for, or None.
+        insecure: reproducible noise instead of the operating system's.
+
+    Raises:
+        EgressError: the manifest does not allow it.
+    """
+    manifest = understood.manifest
+    arrays = {name: value[0].numpy() for name, value in found.update.items()}
+    clipped = clip_for(manifest, arrays, manifest.accepted(asked))
+    noise = device_noise(understood, round, insecure) if manifest.noise_on_device else None
+    return seal(manifest, clipped, round=round, noise=noise, clip=asked)
+
+
+def device_noise(understood: Understood, round: int, insecure: Insecure | None) -> Arrays:
+    """This device's noise on one message: of the operating system, unless a test asks for a simulation's."""
+    std = understood.noise_std
+    specs = understood.manifest.tensors
+    if insecure is None:
+        return {spec.name: std * standard_normals(spec.shape) for spec in specs}
+    name = ("device noise", round, insecure.person)
+    return {spec.name: std * normal(spec.shape, insecure.seed, *name, spec.name).numpy() for spec in specs}
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> Tensors:
+    """Arrays as tensors of their own memory."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}

@@ -1,0 +1,263 @@
+"""The lives of a private adapter: how it is trained step by step, begun anew, and gone back to.
+
+A life is one run of the private phase's lifetime from the public start, under one secret seed. Rounds carry
+it on; it is *finished* by the last private phase, or when it is fitted anew in one go. It is fitted anew from
+the stored comparisons, under a fresh seed, when one that it learned from was taken back, when the base model
+is another, and when it was finished and a newer version of the shared adapter came. Why is kept, and told.
+
+Every version keeps what is needed to go on from it beside its numbers: a version that somebody goes back to
+gets a fresh seed for what comes after, because two continuations under one noise would differ by what they
+learned alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+from commonground.client.feedback import OWNER, Verdict
+from commonground.client.learner import Arrays, Insecure, Learner, Understood
+from commonground.client.noise import secret_seed
+from commonground.client.store import Store
+from commonground.comparisons import Comparison, Tag
+from commonground.study.release import Release
+from commonground.study.signing import digest
+from commonground.training.update import PrivateState
+
+TAKEN_BACK = "a comparison that it had learned from was taken back"
+NEW_BASE = "the study has another base model or other settings"
+NEW_SHARED = "a newer version of the shared adapter came"
+ASKED = "you asked for it"
+_NEXT, _PENDING, _REFIT = "next life", "refit pending", "refit last"
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a version of the private adapter is.
+
+    Attributes:
+        seed: of its draws; secret.
+        fit: how many times it was begun, this life included.
+        since: comparisons up to this id are forgotten (`reset`).
+        newest: id of the newest comparison that it has seen.
+        taste: comparisons that it learned from.
+        said: taste comparisons that there were, whether they counted or not.
+        steps: lifetime steps taken.
+        done: version of the shared adapter that it was finished on; 0 while it goes on.
+        base: digest of everything that its numbers mean something under.
+    """
+
+    seed: int
+    fit: int = 1
+    since: int = 0
+    newest: int = 0
+    taste: int = 0
+    said: int = 0
+    steps: int = 0
+    done: int = 0
+    base: str = ""
+
+
+class Lives:
+    """The private adapters of a store, as lives.
+
+    Args:
+        store: where versions lie.
+        insecure: a simulation's seed instead of secret ones.
+    """
+
+    def __init__(self, store: Store, insecure: Insecure | None = None) -> None:
+        self._store, self._insecure = store, insecure
+
+    def current(self) -> tuple[Life, Arrays | None]:
+        """The life in use, and its numbers; None before its first step, when the policy is the shared one."""
+        version = self._store.adapters.current()
+        if version is not None:
+            return self.of(version.version), self._store.adapters.state(version.version)
+        found = self._store.get(_NEXT)
+        if not found:
+            life = Life(self._seed(None, None))
+            self._store.put(_NEXT, _text(life))
+            return life, None
+        return Life(**json.loads(found)), None
+
+    def of(self, version: int) -> Life:
+        """The life of a version."""
+        return Life(**json.loads(self._store.get(f"life {version}")))
+
+    def learner(self, meant: Understood, life: Life) -> Learner:
+        """A learner over what is not forgotten in this life; safety comparisons are never forgotten."""
+        person = 0 if self._insecure is None else self._insecure.person
+        found = [c for v in self._store.feedback.all() if (c := _comparison(v, life.since)) is not None]
+        return Learner(meant, found, life.seed, person)
+
+    def save(
+        self,
+        meant: Understood,
+        life: Life,
+        state: PrivateState,
+        release: Release,
+        note: str,
+        learner: Learner,
+    ) -> int:
+        """Keep a new version with its life, in one transaction; returns its number."""
+        steps = int(state.steps[0])
+        now = replace(
+            life,
+            steps=steps,
+            taste=len(learner.rows["taste"]),
+            newest=self._store.feedback.newest(),
+            said=len(self._tastes(life.since)),
+            base=base_of(meant),
+        )
+        with self._store.transaction():
+            version = self._store.adapters.save(
+                state.to_arrays(),
+                offer=release.offer,
+                round=release.round,
+                shared_version=release.version,
+                note=f"{note}: {steps} of {meant.plan.private.steps} steps, {now.taste} comparisons",
+            )
+            self._store.put(f"life {version}", _text(now))
+        return version
+
+    def step(
+        self, meant: Understood, release: Release, arrays: Arrays, memory: Arrays, *, final: bool
+    ) -> None:
+        """The private phase of a round: some more steps of the life in use, or its last ones."""
+        life, numbers = self.current()
+        learner = self.learner(meant, life)
+        plan = meant.plan.private
+        state = None if numbers is None else PrivateState.from_arrays(numbers)
+        after = learner.private(arrays, state, memory, plan.steps if final else plan.steps_per_visit)
+        life = replace(life, done=release.version) if final else life
+        note = "last private phase" if final else f"round {release.round}"
+        self.save(meant, life, after, release, note, learner)
+
+    def pending(self, meant: Understood, release: Release | None) -> str:
+        """Why the adapter in use has to be fitted anew; empty where it has not."""
+        if self._store.adapters.current() is None:
+            return ""
+        if found := self._store.get(_PENDING):
+            return found
+        life, _ = self.current()
+        if life.base != base_of(meant):
+            return NEW_BASE
+        if life.done and release is not None and release.version > life.done:
+            return NEW_SHARED
+        return ""
+
+    def refit(
+        self,
+        meant: Understood,
+        release: Release,
+        arrays: Arrays,
+        memory: Arrays,
+        why: str,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> int:
+        """Fit anew from the stored comparisons; returns the version.
+
+        A life that was going on goes on from as many steps as it had; one that was finished, or that was
+        asked for, is finished at once.
+
+        Args:
+            meant: the accepted offer.
+            release: the newest release that this device took.
+            arrays: what came with it.
+            memory: what this device's half of the strategy keeps.
+            why: in words.
+            alive: asked before the result is kept; False drops it.
+        """
+        old, numbers = self.current()
+        whole = why == ASKED or numbers is None or bool(old.done) or old.base != base_of(meant)
+        plan = meant.plan.private
+        life = Life(self._seed(meant, old), fit=old.fit + (numbers is not None), since=old.since)
+        learner = self.learner(meant, life)
+        state = learner.private(arrays, None, memory, plan.steps if whole else old.steps)
+        if not alive():
+            return 0
+        life = replace(life, done=release.version if whole else 0)
+        with self._store.transaction():
+            version = self.save(meant, life, state, release, f"fitted anew because {why}", learner)
+            self._store.put(_PENDING, "")
+            self._store.put(_REFIT, why)
+        return version
+
+    def taken_back(self, verdict: Verdict) -> None:
+        """Note that a comparison was undone; what learned from it has to be fitted anew."""
+        current = self._store.adapters.current()
+        if current is None or verdict.tag != "taste" or verdict.verdict != "first":
+            return
+        life = self.of(current.version)
+        if life.since < verdict.id <= life.newest:
+            self._store.put(_PENDING, TAKEN_BACK)
+
+    def reset(self) -> None:
+        """Forget: the next life begins at the public start, and learns from later comparisons alone."""
+        life, _ = self.current()
+        fresh = Life(self._seed(None, None), fit=life.fit + 1, since=self._store.feedback.newest())
+        with self._store.transaction():
+            self._store.adapters.reset()
+            self._store.put(_NEXT, _text(fresh))
+            self._store.put(_PENDING, "")
+
+    def rollback(self, meant: Understood | None, version: int) -> None:
+        """Use another version from now on; raises `InputError` where there is none such."""
+        with self._store.transaction():
+            self._store.adapters.rollback(version)
+            life = self.of(version)
+            self._store.put(f"life {version}", _text(replace(life, seed=self._seed(meant, life))))
+            gone = life.said != sum(id <= life.newest for id in self._tastes(life.since))
+            self._store.put(_PENDING, TAKEN_BACK if gone else "")
+
+    def told(self, meant: Understood | None) -> dict[str, Any]:
+        """What `status` says of the adapter in use."""
+        life, numbers = self.current()
+        version = self._store.adapters.current()
+        return {
+            "version": 0 if version is None else version.version,
+            "steps": life.steps if numbers is not None else 0,
+            "of": 0 if meant is None else meant.plan.private.steps,
+            "taste": life.taste,
+            "new": sum(id > life.newest for id in self._tastes(life.since)),
+            "fits": life.fit,
+        }
+
+    def why(self) -> str | None:
+        """Why the adapter is being, or was last, fitted anew; None where it never was."""
+        if found := self._store.get(_PENDING):
+            return f"It is being fitted anew: {found}."
+        found = self._store.get(_REFIT)
+        return f"It was fitted anew: {found}." if found else None
+
+    def _tastes(self, since: int) -> list[int]:
+        """Ids of the taste comparisons that are not forgotten."""
+        return [v.id for v in self._store.feedback.all() if v.tag == "taste" and v.id > since]
+
+    def _seed(self, meant: Understood | None, old: Life | None) -> int:
+        if self._insecure is not None:
+            return self._insecure.seed
+        # Randomised response flips a label once and for all: a second flip would be a second answer.
+        if meant is not None and old is not None and meant.plan.private.flip_probability > 0:
+            return old.seed
+        return secret_seed()
+
+
+def base_of(meant: Understood) -> str:
+    """Digest of everything that a private adapter's numbers mean something under."""
+    model = meant.table.public
+    shapes = {name: list(shape) for name, shape in model.private_spec().items()}
+    return digest({"public": model.public_digests(), "shapes": shapes, "steps": meant.plan.private.steps})
+
+
+def _text(life: Life) -> str:
+    return json.dumps(asdict(life))
+
+
+def _comparison(verdict: Verdict, since: int) -> Comparison | None:
+    if verdict.verdict != "first" or (verdict.tag == "taste" and verdict.id <= since):
+        return None
+    return Comparison(verdict.prompt, verdict.first, verdict.second, cast(Tag, verdict.tag), OWNER)

@@ -1,0 +1,276 @@
+"""What the Flower node is answered: the one place where something comes to leave.
+
+Order of a round: consent, pause and time; the signed release; how often and how far apart, and the charge, on
+the disk; training, clip, noise and seal; the sealed bytes, their receipt and the charge's commit in one
+transaction; the answer. Whatever stops a round is one of two constants to the caller; why is counted in the
+store under a reason of our own, and said in this device's log alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from commonground.client.consent import Accepted
+from commonground.client.device_ledger import DeviceLedger, Upload, scope_of
+from commonground.client.learner import Arrays, Insecure, Understood, seal_answer, understand
+from commonground.client.lives import NEW_SHARED, Lives
+from commonground.client.profile import Profile
+from commonground.client.store import Store
+from commonground.errors import CommonGroundError, EgressError, PrivacyError, TrustError
+from commonground.manifest import Manifest, Sealed, reopen
+from commonground.study.release import Release, check_release
+from commonground.training.client_half import Answer
+from commonground.training.update import PrivateState
+
+log = logging.getLogger("commonground.vault")
+
+PAUSED = "paused"
+NO_CONSENT, PAUSE, CLOSED, UNFIT = "no consent", "paused by its owner", "outside of the study's time", "unfit"
+OTHER_ROUND, OTHER_CLIP, FAULT = "another round than the release opens", "another clip", "failed"
+OFTEN, BUDGET, GONE = "too often or too early", "the privacy budget is spent", "answered before, bytes gone"
+# What an error of `check_release` says -> the reason that is counted.
+RELEASE = {
+    "is signed by": "unknown signer",
+    "changed after it was signed": "edited release",
+    "belongs to offer": "another offer",
+    "has version": "replayed version",
+    "opens round": "replayed version",
+    "opened round": "replayed version",
+    "has tensors": "other tensors than the manifest's",
+    "the manifest says": "other shapes than the manifest's",
+    "non-finite": "a non-finite adapter",
+    "digest differs": "other tensors than were signed",
+}
+UNSIGNED = "no release that can be read"
+
+
+class RefusedError(CommonGroundError):
+    """The vault does not take part in a round; `message` is one of the constant reasons."""
+
+    error_code = "refused"
+
+
+class Rounds:
+    """Answers the node.
+
+    Args:
+        profile: whose signer and offer count.
+        store: everything private.
+        insecure: a simulation's draws instead of the operating system's; tests only.
+    """
+
+    def __init__(self, profile: Profile, store: Store, insecure: Insecure | None = None) -> None:
+        self.profile, self.store, self.insecure = profile, store, insecure
+        self.lives = Lives(store, insecure)
+        self.ledger = DeviceLedger(store)
+        self.scope = scope_of(profile.study, profile.signer)
+        self.busy = threading.Event()  # a local update runs
+        self.model = threading.RLock()  # one at a time trains or writes
+        self._understood: Understood | None = None
+        self._deriving = threading.Lock()
+
+    def describe(self) -> Manifest:
+        """What this person agreed may leave; raises `RefusedError` before she agreed."""
+        return self._contract()[0].manifest
+
+    def shared_update(self, round: int, arrays: Arrays, clip: float | None, release: str) -> Sealed:
+        """The sealed message that answers a release: made once, the same bytes whenever it is asked again.
+
+        Args:
+            round: the round that is asked for.
+            arrays: everything that the server sent.
+            clip: the clip that it asks for, or None.
+            release: the signed release.
+
+        Raises:
+            RefusedError: this device does not take part; nothing was made.
+            CommonGroundError: it failed, with a text for this device's log alone.
+        """
+        meant, accepted = self._may(round)
+        taken = self._take(meant, round, arrays, release)
+        try:
+            meant.manifest.accepted(clip)
+        except EgressError as error:
+            self._refuse(OTHER_CLIP, error)
+        try:
+            sent = self.ledger.once(
+                Upload(self.scope, taken),
+                meant.terms,
+                accepted.epsilon_cap,
+                lambda: self._make(meant, taken, arrays, clip),
+                clip=clip,
+                along=lambda _: self._along(meant, taken),
+            )
+        except PrivacyError as error:
+            often = error.message.startswith("round ")
+            self._refuse(OFTEN if often else GONE if "answered before" in error.message else BUDGET, error)
+        if sent.message is None:
+            raise EgressError("the message is not kept any more")
+        return reopen(meant.manifest, sent.message, sent.receipt, sent.clip)
+
+    def private_update(self, round: int, arrays: Arrays, release: str, *, final: bool) -> None:
+        """The private phase of a round; nothing is handed out.
+
+        Args:
+            round: the round; one that is done is left as it is.
+            arrays: everything that the server sent.
+            release: the signed release.
+            final: the one after the last round.
+
+        Raises:
+            RefusedError: as in `shared_update`.
+        """
+        meant, _ = self._may(round)
+        taken = self._take(meant, round, arrays, release)
+        with self.model, self._learning():
+            if self.store.adapters.of_round(taken.offer, taken.round) is not None:
+                return
+            memory = self.store.memory.read(taken.offer, taken.round + 1)
+            why = self.lives.pending(meant, taken)
+            if why:
+                self.lives.refit(meant, taken, arrays, memory, why)
+            else:
+                self.lives.step(meant, taken, arrays, memory, final=final)
+
+    def catch_up(self) -> bool:
+        """Fit the private adapter anew where something was taken back or changed; whether there was need."""
+        with self.model:
+            try:
+                meant, newest = self._contract()[0], self.newest()
+            except CommonGroundError:
+                return False
+            why = self.lives.pending(meant, newest)
+            if newest is None or not why or why == NEW_SHARED:  # a newer version comes with its private phase
+                return False
+            self.refit(why)
+            return True
+
+    def refit(self, why: str) -> int:
+        """Fit the private adapter anew, now; returns the version.
+
+        Raises:
+            RefusedError: nothing is accepted, or no release of the shared adapter has come yet.
+        """
+        with self.model, self._learning():
+            meant, newest = self._contract()[0], self.newest()
+            arrays = self.shared(meant)
+            release = newest or Release(meant.offer.digest, 0, 0, "")
+            memory = self.store.memory.read(release.offer, release.round + 1)
+            return self.lives.refit(meant, release, arrays, memory, why)
+
+    def newest(self) -> Release | None:
+        """The newest release that this device took, under the offer that counts."""
+        found = self.store.releases.newest(self.scope)
+        return found if found is not None and found.offer == self.profile.offer else None
+
+    def shared(self, meant: Understood) -> Arrays:
+        """The newest shared adapter, with all that came with it; the public start before the first."""
+        newest = self.newest()
+        if newest is not None:
+            found = self.store.memory.read(_kept(newest.offer), newest.version + 1)
+            if found:
+                return found
+        return {name: value.numpy() for name, value in meant.table.public.initial_shared().items()}
+
+    def understood(self) -> Understood:
+        """What the profile's offer means here, accepted or not; derived once. Errors as in `understand`."""
+        with self._deriving:
+            if self._understood is None:
+                self._understood = understand(self.profile.terms())
+            return self._understood
+
+    @property
+    def derived(self) -> Understood | None:
+        """What `understood` found, if it was called; never waits for a model."""
+        return self._understood
+
+    def accepted(self) -> Accepted | None:
+        """The consent that counts: to exactly the offer in the profile."""
+        found = self.store.consent.current()
+        return found if found is not None and found.offer == self.profile.offer else None
+
+    def _contract(self) -> tuple[Understood, Accepted]:
+        accepted = self.accepted()
+        if accepted is None:
+            self._refuse(NO_CONSENT)
+        try:
+            return self.understood(), accepted
+        except CommonGroundError as error:
+            self._refuse(UNFIT, error)
+
+    def _may(self, round: int) -> tuple[Understood, Accepted]:
+        meant, accepted = self._contract()
+        if self.store.get(PAUSED):
+            self._refuse(PAUSE)
+        if not meant.offer.is_open():
+            self._refuse(CLOSED)
+        if not 1 <= round <= meant.config.rounds + 1:
+            self._refuse(OTHER_ROUND)
+        return meant, accepted
+
+    def _take(self, meant: Understood, round: int, arrays: Arrays, text: str) -> Release:
+        """Check a release and note that it was taken, with its tensors; once it was, again and again."""
+        last = self.store.releases.newest(self.scope)
+        offer, signer = meant.offer.digest, self.profile.signer
+        if last is not None and last.offer != offer:
+            last = None  # versions of another offer count for themselves
+        try:
+            release = check_release(text, arrays, meant.manifest, signer=signer, offer=offer, last=last)
+        except TrustError as error:
+            reason = next((why for part, why in RELEASE.items() if part in error.message), UNSIGNED)
+            self._refuse(reason, error)
+        if release.round != round:
+            self._refuse(OTHER_ROUND)
+        if release != last:
+            with self.store.transaction():
+                self.store.releases.take(self.scope, release)
+                self.store.memory.save(_kept(offer), release.version, arrays)
+        return release
+
+    def _make(self, meant: Understood, release: Release, arrays: Arrays, clip: float | None) -> Sealed:
+        with self.model, self._learning():
+            found = self._answer(meant, release, arrays, meant.manifest.accepted(clip))
+            self._found = found
+            return seal_answer(meant, found, release.round, clip, self.insecure)
+
+    def _answer(self, meant: Understood, release: Release, arrays: Arrays, clip: float) -> Answer:
+        life, state = self.lives.current()[0], None
+        learner = self.lives.learner(meant, life)
+        if meant.plan.schedule != "decoupled":  # else the private state is not even read
+            numbers = self.lives.current()[1]
+            state = learner.first() if numbers is None else PrivateState.from_arrays(numbers)
+        memory = self.store.memory.read(release.offer, release.round)
+        return learner.answer(release.round, arrays, clip, memory, state)
+
+    def _along(self, meant: Understood, release: Release) -> None:
+        """What a message changes on this device, in the transaction that keeps it."""
+        found = self._found
+        if found.memory is not None:
+            kept = {name: value[0].numpy() for name, value in found.memory.items()}
+            self.store.memory.save(release.offer, release.round, kept)
+        if found.after is not None:
+            life, _ = self.lives.current()
+            learner = self.lives.learner(meant, life)
+            self.lives.save(meant, life, found.after, release, f"round {release.round}", learner)
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        self.busy.set()
+        try:
+            yield
+        finally:
+            self.busy.clear()
+
+    def _refuse(self, reason: str, error: CommonGroundError | None = None) -> NoReturn:
+        self.store.refusals.count(reason)
+        log.warning("refused: %s%s", reason, "" if error is None else f" ({error.message})")
+        raise RefusedError(reason) from error
+
+
+def _kept(offer: str) -> str:
+    """The name under which shared adapters of an offer are kept, beside what strategies remember."""
+    return f"shared {offer}"

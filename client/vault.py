@@ -1,0 +1,223 @@
+"""The vault: the process that owns everything private of one profile.
+
+    python -m commonground.client.vault --profile DIR [--passphrase-stdin]
+
+It opens the store, answers on two sockets of mode 0600 in a folder of mode 0700, and ends by SIGTERM, or by
+itself once its person has erased everything. One vault runs on a profile at a time. Only tests use
+`--insecure-seed` and `--insecure-person`, which make its draws those of a simulation: it refuses them unless
+the study is on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from commonground.client.belongings import Belongings
+from commonground.client.keys import NAME as KEY
+from commonground.client.keys import make_key, open_key
+from commonground.client.learner import Insecure
+from commonground.client.profile import Profile, read_profile
+from commonground.client.rounds import Rounds
+from commonground.client.services import NodeService, OwnerService, excuse
+from commonground.client.sockets import NODE, OWNER, TOKEN, make_socket_folder
+from commonground.client.store import NAME as STORE
+from commonground.client.store import Store
+from commonground.client.vault_pb2_grpc import add_NodeServicer_to_server, add_OwnerServicer_to_server
+from commonground.client.wire import LEAST, SLACK
+from commonground.console import Output, stay_quiet
+from commonground.errors import CommonGroundError, InputError
+from commonground.files import write_atomically
+from commonground.manifest import Manifest
+from commonground.mishaps import storage_errors
+
+log = logging.getLogger("commonground.vault")
+
+LOCK = "vault.lock"
+THREADS = 8
+GRACE = 5.0  # seconds that calls get to end
+
+
+class VaultServer:
+    """The two services of one profile.
+
+    Args:
+        profile: whose.
+        store: the open store.
+        insecure: a simulation's draws; tests only.
+
+    Raises:
+        InputError: `insecure` where the study is not on this machine.
+        StorageError: sockets or token cannot be made.
+    """
+
+    def __init__(self, profile: Profile, store: Store, insecure: Insecure | None = None) -> None:
+        if insecure is not None and not is_loopback(profile.address):
+            raise InputError(
+                f"--insecure-seed makes noise that can be predicted, and the study is at {profile.address}; "
+                "accepted: an address of this machine",
+                hint="leave it out: a real device draws its noise from the operating system",
+            )
+        self.rounds = Rounds(profile, store, insecure)
+        self.mine = Belongings(self.rounds)
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._learner = threading.Thread(target=self._catch_up, name="catch up", daemon=True)
+        token = secrets.token_urlsafe(32)
+        folder = make_socket_folder(profile.folder)
+        write_atomically(profile.run / TOKEN, token.encode(), private=True)
+        most = message_limit(Manifest.from_dict(profile.terms().manifest))
+        self._node = _server(most)
+        add_NodeServicer_to_server(NodeService(self.rounds), self._node)
+        self._owner = _server(4 * LEAST)
+        add_OwnerServicer_to_server(OwnerService(self.mine, token, self._wake.set), self._owner)
+        for server, name in ((self._node, NODE), (self._owner, OWNER)):
+            _bind(server, folder / name)
+
+    def start(self) -> None:
+        """Answer."""
+        self._node.start()
+        self._owner.start()
+        self._learner.start()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End both services; calls that run get `GRACE` seconds."""
+        self._stopped.set()
+        self._wake.set()
+        for ended in [server.stop(GRACE) for server in (self._node, self._owner)]:
+            ended.wait()
+        self._learner.join(GRACE)
+
+    def _catch_up(self) -> None:
+        while self._wake.wait() and not self._stopped.is_set():
+            self._wake.clear()
+            try:
+                self.rounds.catch_up()
+            except Exception as error:  # the private adapter stays as it was, and says that it is due
+                log.warning("not fitted anew: %s", excuse(error))
+
+
+def message_limit(manifest: Manifest) -> int:
+    """Bytes of the largest message that the node's socket takes: what the manifest needs and a tenth more."""
+    specs = (*manifest.broadcast, *manifest.sent)
+    size = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs)
+    return int(SLACK * size) + LEAST
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port is on this machine by its number; a name may be resolved otherwise tomorrow."""
+    host = address.rsplit(":", 1)[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.contextmanager
+def opened(profile: Profile, passphrase: str | None = None) -> Iterator[Store]:
+    """The store of a profile, made on its first use, behind a lock that one process holds.
+
+    Args:
+        profile: whose.
+        passphrase: of the store; None asks the keyring.
+
+    Raises:
+        InputError: another vault runs on it, or the key cannot be had.
+        StorageError: the disk refused.
+    """
+    lock = FileLock(profile.run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another vault runs on the profile {profile.folder}",
+            hint="one device runs on a profile at a time: commonground device down ends it",
+        ) from error
+    try:
+        folder = profile.folder
+        if (folder / KEY).exists() or (folder / STORE).exists():
+            key = open_key(folder, passphrase)
+        else:
+            key = make_key(folder, passphrase, keyring=passphrase is None)
+        store = Store(folder / STORE, key)
+        try:
+            yield store
+        finally:
+            with contextlib.suppress(CommonGroundError):
+                store.close()
+    finally:
+        lock.release()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a vault until it is told to end; returns the exit code."""
+    stay_quiet()
+    parser = argparse.ArgumentParser(prog="python -m commonground.client.vault")
+    parser.add_argument("--profile", type=Path, required=True, help="the profile's folder")
+    parser.add_argument("--passphrase-stdin", action="store_true", help="read the passphrase, one line")
+    parser.add_argument("--insecure-seed", type=int, help="tests only: draw as a simulation with this seed")
+    parser.add_argument("--insecure-person", type=int, default=0, help="tests only: as this person of it")
+    given = parser.parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    insecure = None if given.insecure_seed is None else Insecure(given.insecure_seed, given.insecure_person)
+    passphrase = sys.stdin.readline().rstrip("\r\n") if given.passphrase_stdin else None
+    torch.set_num_threads(1)  # several add in another order, and one core is enough for one person
+    stop = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: stop.set())
+    try:
+        profile = read_profile(given.profile.absolute())
+        with storage_errors("the profile"), opened(profile, passphrase) as store:
+            serve(VaultServer(profile, store, insecure), stop)
+    except CommonGroundError as error:
+        Output(False).failed(error)
+        return error.exit_code
+    return 0
+
+
+def serve(server: VaultServer, stop: threading.Event) -> None:
+    """Answer until `stop` is set or everything is erased."""
+    server.start()
+    log.info("ready")
+    while not stop.wait(0.1) and not server.mine.erased.is_set():
+        pass
+    server.stop()
+
+
+def _server(most: int) -> grpc.Server:
+    options = [("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", -1)]
+    return grpc.server(ThreadPoolExecutor(THREADS), options=options)
+
+
+def _bind(server: grpc.Server, path: Path) -> None:
+    """A socket of mode 0600 from its first moment."""
+    path.unlink(missing_ok=True)  # of a vault that was killed: the lock is ours
+    before = os.umask(0o177)
+    try:
+        bound = server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        raise InputError(f"the socket {path} cannot be made") from error
+    finally:
+        os.umask(before)
+    if not bound:
+        raise InputError(f"the socket {path} cannot be made")
+    path.chmod(0o600)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
