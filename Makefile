@@ -41,12 +41,15 @@ lint: install  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The report is opened in a real browser by its tests, with a font for the emoji that people write.
+# What tests open or ask, where it is missing and can be installed: a real browser with a font for the emoji
+# that people write, and systemd's own check of a unit file.
 browser:
-	@for name in chromium chromium-browser google-chrome; do command -v "$$name" >/dev/null 2>&1 && exit 0; done; \
-	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	@want=; has() { for name; do command -v "$$name" >/dev/null 2>&1 && return 0; done; return 1; }; \
+	has chromium chromium-browser google-chrome || want="$$want chromium fonts-noto-color-emoji"; \
+	has systemd-analyze || want="$$want systemd"; \
+	if [ -n "$$want" ] && has apt-get && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji >/dev/null; fi
+		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
 
 bench: install  ## measure the fleet: ratios, bars, and what the machine can do (about half an hour)
 	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds
