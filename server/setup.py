@@ -195,7 +195,7 @@ def _fill(
         ("server.key", certificates.server_key, True),
     ):
         write_atomically(draft / name, pem, private=private)
-    manifest, arrays = _contract(config, progress)
+    manifest, arrays = contract_of(config, progress)
     offer = Offer(
         study=wanted.name,
         version=1,
@@ -227,7 +227,7 @@ def _fill(
     Audit(draft, key).add("made", study=wanted.name, offer=offer.digest, trust=wanted.trust)
 
 
-def _contract(config: Config, progress: Progress | None) -> tuple[Manifest, dict[str, np.ndarray]]:
+def contract_of(config: Config, progress: Progress | None) -> tuple[Manifest, dict[str, np.ndarray]]:
     """What may leave a device, and what the server sends first; a device derives the former by itself."""
     terms = terms_of(config)
     model = build_model(config, [starter_pair()], progress)
