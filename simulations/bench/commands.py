@@ -101,6 +101,14 @@ def bench_app(run: Run) -> typer.Typer:
         """
         measure("policy", format, check, out, quick=quick)
 
+    @app.command()
+    def devices(quick: Quick = False, check: Check = False, out: Out = None, format: Format = "text") -> None:
+        """A real server under 200 light devices for 10 rounds: time, memory, and whether anything failed.
+
+        Example: `commonground bench devices --quick`
+        """
+        measure("devices", format, check, out, quick=quick)
+
     return app
 
 
