@@ -21,9 +21,19 @@ TIMEOUT = 20.0
 
 
 class UnreachableError(CommonGroundError):
-    """The server does not answer; what was asked may or may not have reached it."""
+    """The server does not answer.
+
+    Args:
+        message: as ever.
+        hint: as ever.
+        sent: what was asked may have reached it.
+    """
 
     error_code = "unreachable"
+
+    def __init__(self, message: str, *, hint: str | None = None, sent: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
 
 
 def open_client(ca: str, timeout: float = TIMEOUT) -> httpx.Client:
@@ -58,6 +68,7 @@ def ask(client: httpx.Client, method: str, url: str, body: Mapping[str, Any] | N
         raise UnreachableError(
             f"the server {client_host(url)} does not answer: {_reason(error)}",
             hint="look at the network, ask the operator whether it runs, then try again",
+            sent=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout),
         ) from error
 
 

@@ -14,6 +14,7 @@ import argparse
 import re
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Link:
 
     Attributes:
         state: starting | online | offline | refused.
-        retry: seconds until it tries again by itself, where it said so.
+        retry: when it tries again by itself, seconds since 1970, where it said so.
         took, answered: how many messages it took from the server, and how many answers it sent or gave up.
         port_taken: its Runtime API could not be opened.
         refused: how often in a row the server did not let it in.
@@ -59,7 +60,7 @@ class Link:
         if "SuperNode ID:" in text or "Connection successful" in text:
             self.state, self.refused = "online", 0
         elif found := _RETRY.search(text):
-            self.state, self.retry = "offline", float(found[1])
+            self.state, self.retry = "offline", time.time() + float(found[1])
         elif _FLOWER_CODE.search(text) or "Failed to initialize the connection" in text:
             self.state, self.refused = "refused", self.refused + (self.state != "refused")
         elif "address already in use" in text:

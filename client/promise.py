@@ -7,7 +7,9 @@ from datetime import datetime
 
 import numpy as np
 
+from commonground.client.device_ledger import ACCOUNTANT
 from commonground.client.learner import Understood
+from commonground.privacy.accounting import epsilon_composed
 from commonground.study.signing import fingerprint
 
 CENTRAL = (
@@ -57,11 +59,18 @@ def promise(meant: Understood, signer: str) -> list[str]:
     ]
 
 
+def full_epsilon(meant: Understood) -> float:
+    """Epsilon of all k messages, as this device computes it from the noise that the offer fixes."""
+    charge = meant.terms.charge
+    all_of_them = charge._replace(steps=charge.steps * meant.terms.most)
+    return epsilon_composed([all_of_them], meant.terms.claim.delta, ACCOUNTANT)
+
+
 def epsilon_words(meant: Understood) -> str:
     """What the epsilon of all messages together means, in one paragraph."""
-    claim = meant.terms.claim
+    claim, epsilon = meant.terms.claim, full_epsilon(meant)
     who = f"This holds against {claim.adversary}."
-    if math.isinf(claim.epsilon):
+    if math.isinf(epsilon):
         return (
             "Privacy: there is no noise, so nothing is promised (epsilon is infinite): what you said about "
             "harm may be read from your messages."
@@ -71,19 +80,19 @@ def epsilon_words(meant: Understood) -> str:
             f"Privacy: noise is added, but with {claim.people} people no honest number can be given for it "
             f"(delta would have to be smaller). {who}"
         )
-    factor = math.exp(claim.epsilon)
-    odds = f"{factor:.3g}" if factor < 1e6 else f"10 to the power {claim.epsilon / math.log(10):.0f}"
+    factor = math.exp(epsilon) if epsilon < 700 else math.inf
+    odds = f"{factor:.3g}" if factor < 1e6 else f"10 to the power {epsilon / math.log(10):.0f}"
     strength = (
         "That is a strong promise."
-        if claim.epsilon <= STRONG
+        if epsilon <= STRONG
         else "That is a moderate promise."
-        if claim.epsilon <= WEAK
+        if epsilon <= WEAK
         else "That is a weak promise: do not rely on it for anything that could hurt you."
     )
     return (
-        f"Privacy: epsilon = {claim.epsilon:.4g} at delta = {claim.delta:.3g} for all your messages "
+        f"Privacy: epsilon = {epsilon:.4g} at delta = {claim.delta:.3g} for all your messages "
         "together, computed by this device. In words: whoever looks at everything that was released can "
-        f"change their odds about anything you said by a factor of at most {odds}, except with a probability of "
+        f"change their odds about anything you said by a factor of at most {odds}, except with probability "
         f"{claim.delta:.3g}. {strength} {who}"
     )
 

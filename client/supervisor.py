@@ -165,6 +165,7 @@ class Supervisor:
             "since": self._began.isoformat(timespec="seconds"),
             "link": self._link.state,
             "refused": self._link.refused,
+            "retry": datetime.fromtimestamp(self._link.retry, UTC).isoformat(timespec="seconds"),
             "parts": parts,
         }
         text = json.dumps(values, indent=1)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from commonground import __version__
+from commonground.client.commands import device_app
 from commonground.console import Commands, Format, Output, run_command, stay_quiet
 from commonground.errors import InputError, RunFolderError
 from commonground.server.commands import server_app
@@ -49,6 +50,7 @@ Overrides = Annotated[
 ]
 
 app.add_typer(bench_app(run_command), name="bench")
+app.add_typer(device_app, name="device")
 app.add_typer(server_app, name="server")
 
 

@@ -32,13 +32,18 @@ def write_atomically(
             file.flush()
             os.fsync(file.fileno())
         replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another folder"
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk: a rename in it must survive a power cut. Raises `OSError`."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -286,7 +286,8 @@ def test_a_node_s_lines_say_how_its_link_stands() -> None:
     for line, state in LINES:
         link.read(line)
         assert link.state == state
-    assert (link.retry, link.refused) == (19.53, 1)
+    assert link.refused == 1
+    assert 0 < link.retry - time.time() < 20
     link.ended()
     assert link.state == "refused"
     link.read(LINES[0][0])
