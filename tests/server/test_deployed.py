@@ -60,7 +60,9 @@ def rounds(study: Study) -> list[Round]:
         return list(session.scalars(select(Round)))
 
 
-def test_rounds_are_those_of_a_simulation_and_each_begins_with_a_release(tmp_path: Path) -> None:
+def test_rounds_are_those_of_a_simulation_and_each_begins_with_a_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = make_study(tmp_path / "study", ["privacy.shared.epsilon=2"])
     job = study_job(study)
     assert job.mechanism
@@ -71,8 +73,8 @@ def test_rounds_are_those_of_a_simulation_and_each_begins_with_a_release(tmp_pat
     assert outcome.counts["errors"] == 0
     assert outcome.counts["messages"] == PEOPLE * ROUNDS
 
-    OPENERS["toy"] = toy_device.open_device
-    os.environ["COMMONGROUND_DEVICE"] = "toy"  # the fixture puts it back
+    monkeypatch.setitem(OPENERS, "toy", toy_device.open_device)
+    monkeypatch.setenv("COMMONGROUND_DEVICE", "toy")
     alone = replace(job, checkpoint=str(tmp_path / "simulated"), ledger=None)
     assert bits(run_rounds(InProcessGrid(app, PEOPLE), alone)) == bits(outcome)
 
@@ -92,7 +94,7 @@ def test_rounds_are_those_of_a_simulation_and_each_begins_with_a_release(tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["shared:2:3:kill", "private:3:0:kill"])
 def test_a_server_that_is_killed_in_a_round_goes_on_and_releases_nothing_twice(
-    tmp_path: Path, place: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     study = make_study(tmp_path / "study", ["privacy.shared.epsilon=2"])
     command = [sys.executable, toy_study.__file__, str(study.folder)]
@@ -109,7 +111,7 @@ def test_a_server_that_is_killed_in_a_round_goes_on_and_releases_nothing_twice(
     assert outcome.counts["errors"] == 0
     whole = make_study(tmp_path / "whole", ["privacy.shared.epsilon=2"])
     (whole.folder / "seed.key").write_text((study.folder / "seed.key").read_text())
-    os.environ[toy_study.STUDY] = str(whole.folder)
+    monkeypatch.setenv(toy_study.STUDY, str(whole.folder))
     for path in (tmp_path / "store").glob("release-*"):
         path.unlink()
     assert bits(run_study(ToyNodes(), whole)) == bits(outcome)
@@ -230,7 +232,9 @@ def test_a_straggler_costs_one_deadline_and_its_late_update_is_dropped_and_count
     assert not list((tmp_path / "store").glob("2-[0-9]"))  # and nobody who was late is asked further
 
 
-def test_it_waits_for_people_and_no_longer_than_patience(tmp_path: Path) -> None:
+def test_it_waits_for_people_and_no_longer_than_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = make_study(tmp_path / "study", ["rounds=1"], min_online=3)
     grid, stop = ToyNodes([node_of(0), 999]), threading.Event()  # 999 is known to Flower and not enrolled
     failed: list[BaseException] = []
@@ -254,7 +258,7 @@ def test_it_waits_for_people_and_no_longer_than_patience(tmp_path: Path) -> None
 
     hurried = make_study(tmp_path / "hurried", ["rounds=1"], min_online=3)
     hurried.change(patience=0.1)
-    os.environ[toy_study.STUDY] = str(hurried.folder)
+    monkeypatch.setenv(toy_study.STUDY, str(hurried.folder))
     with pytest.raises(ValueError, match="message to node"):  # it began with the one who is here
         run_study(ToyNodes([node_of(0)]), hurried)
     assert [round for _, round, _ in releases(hurried)] == [1]

@@ -77,7 +77,13 @@ class ToyNodes(InProcessGrid):
 class CheckingDevice(toy_device.ToyDevice):
     """A toy that takes nothing but releases of its study, each once."""
 
-    def shared_update(self, round: int, shared: dict[str, np.ndarray], release: str | None = None) -> Sealed:
+    def shared_update(
+        self,
+        round: int,
+        shared: dict[str, np.ndarray],
+        clip: float | None = None,
+        release: str | None = None,
+    ) -> Sealed:
         self._take(round, shared, release)
         return super().shared_update(round, shared)
 
