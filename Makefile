@@ -42,11 +42,12 @@ lint: install  ## ruff and mypy
 	$(BIN)/mypy
 
 # What tests open or ask, where it is missing and can be installed: a real browser with a font for the emoji
-# that people write, and systemd's own check of a unit file.
+# that people write, systemd's own check of a unit file, and nginx, the front door of a study's server.
 browser:
 	@want=; has() { for name; do command -v "$$name" >/dev/null 2>&1 && return 0; done; return 1; }; \
 	has chromium chromium-browser google-chrome || want="$$want chromium fonts-noto-color-emoji"; \
 	has systemd-analyze || want="$$want systemd"; \
+	has nginx /usr/sbin/nginx || want="$$want nginx-light"; \
 	if [ -n "$$want" ] && has apt-get && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
