@@ -18,7 +18,7 @@ from commonground.errors import StrategyError
 from commonground.manifest import joint_norm
 from commonground.server.checkpoint import load_state, save_state
 from commonground.strategies.factors import factors_of
-from commonground.strategies.hetlora import HetLoRA
+from commonground.strategies.hetlora import PRUNED, HetLoRA, held, sizes
 from commonground.strategies.lora_algebra import Pair, aggregation_error, mean_product, truncated
 from commonground.strategies.person_dp import Arrays
 from commonground.strategies.registry import INDIVIDUAL, STRATEGIES, client_half, get_strategy
@@ -348,6 +348,82 @@ def test_hetlora_devices_say_zero_where_they_have_no_room() -> None:
     for person, (b, a) in enumerate(pairs(one, start)):
         spare = (np.abs(b[:, 1]).max() < 1e-6, np.abs(a[1]).max() < 1e-6)
         assert spare == ((True, True) if person % 2 else (False, False))
+
+
+PRUNING = {"kinds": 1, "gamma": 0.5, "lam": 0.1}
+
+
+def fading() -> toy.Bed:
+    """People of whom the even ones want nothing of the second component, and the odd ones much of it."""
+    own = bed("hetlora")
+    for name, part in (("x.B", (slice(None), slice(None), 1)), ("x.A", (slice(None), 1))):
+        own.m[name][part] = torch.where(
+            (torch.arange(PEOPLE) % 2 == 0).reshape(-1, *[1] * (own.m[name][part].dim() - 1)), 0.0, 2.0
+        )
+    return own
+
+
+def test_hetlora_holds_the_last_components_by_the_gradient_of_their_size() -> None:
+    rng = np.random.default_rng(4)
+    current = {n: torch.from_numpy(rng.standard_normal((3, *s))).requires_grad_() for n, s in SHAPES.items()}
+    among = {n: torch.zeros(3, *s) for n, s in SHAPES.items()}
+    among["x.B"][:2, :, 1], among["x.A"][:2, 1] = 1.0, 1.0  # the third person has one component left
+    size = sizes(factors_of(SHAPES), current, among)
+    assert size[2] == 0 < size[0]
+    slopes = torch.autograd.grad(0.3 * size[:2].sum(), list(current.values()), retain_graph=True)
+    found = held(factors_of(SHAPES), {n: v.detach() for n, v in current.items()}, among, 0.3)
+    for name, slope in zip(current, slopes, strict=True):
+        assert torch.allclose(found[name], slope, atol=1e-12)
+        assert torch.count_nonzero(found[name][2]) == 0
+        assert torch.count_nonzero(found[name][0]) > 0
+    nothing = {n: torch.zeros_like(v) for n, v in current.items()}
+    assert all(torch.count_nonzero(v) == 0 for v in held(factors_of(SHAPES), nothing, among, 0.3).values())
+
+
+def test_hetlora_prunes_what_fades_and_sends_zeros_of_it() -> None:
+    one = toy.Run("hetlora", fading(), PRUNING)
+    start = first(one, 0.5)
+    shared = one.round(1, start)
+    for round in (1, 2, 3):
+        for person, (b, a) in enumerate(pairs(one, start)):
+            spare = np.abs(b[:, 1]).max() < 1e-6 and np.abs(a[1]).max() < 1e-6
+            assert spare == (person % 2 == 0), (round, person)
+            assert float(one.kept[person][round][PRUNED][0]) == (1.0 if person % 2 == 0 else 0.0)
+            assert np.abs(b[:, 0]).max() > 0.1
+        start, shared = shared, one.round(round + 1, shared)
+    assert {spec.name for spec in one.manifest.tensors} == {"x.A", "x.B"}  # a rank is not told
+
+
+def test_hetlora_with_pruning_is_one_device_at_a_time_and_never_grows_again() -> None:
+    one, many = (toy.Run("hetlora", fading(), PRUNING, clip=0.3) for _ in range(2))
+    shared = go(one, 2, first(one, 0.5))
+    many.kept = one.kept
+    found = answer(many.half, many.visit(3, range(PEOPLE), shared))
+    assert found.memory is not None
+    for person in range(PEOPLE):
+        single = answer(one.half, one.visit(3, [person], shared))
+        assert single.memory is not None
+        assert float(single.memory[PRUNED][0]) == float(found.memory[PRUNED][person])
+        assert float(single.memory[PRUNED][0]) >= float(one.kept[person][2][PRUNED][0])
+        for key, value in single.update.items():
+            np.testing.assert_allclose(found.update[key][person].numpy(), value[0].numpy(), atol=1e-6)
+
+
+def test_a_hetlora_device_that_breaks_prunes_nothing() -> None:
+    own = fading()
+    own.m["x.A"][0] = float("nan")
+    one = toy.Run("hetlora", own, PRUNING)
+    shared = one.round(1, first(one, 0.5))
+    assert joint_norm(one.messages[0].tensors) == 0.0
+    assert float(one.kept[0][1][PRUNED][0]) == 0.0
+    assert float(one.kept[2][1][PRUNED][0]) == 1.0
+    assert all(np.isfinite(value).all() for value in shared.values())
+
+
+def test_without_pruning_a_hetlora_device_remembers_nothing() -> None:
+    plain, same = run("hetlora"), toy.Run("hetlora", bed("hetlora"), {"kinds": 1, "gamma": 1.0, "lam": 5.0})
+    assert toy.bits(go(plain, 3)) == toy.bits(go(same, 3))
+    assert all(not kept for kept in plain.kept.values())
 
 
 @pytest.mark.parametrize("name", ["fedex", "flexlora", "flora", "hetlora"])

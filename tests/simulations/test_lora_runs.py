@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ from toy_models import tiny_llama, tiny_tokenizer
 from commonground.manifest import joint_norm
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
-from commonground.simulations.devices import SimulatedDevice, adapter, as_used, frozen_shared, recall
+from commonground.simulations.devices import (
+    SimulatedDevice,
+    adapter,
+    as_used,
+    frozen_shared,
+    memory_stream,
+    recall,
+)
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.runner import simulate
 from commonground.simulations.settings import read_settings
 from commonground.simulations.store import Store
 from commonground.simulations.world import World
+from commonground.strategies.hetlora import PRUNED
 from commonground.strategies.registry import STRATEGIES, is_linear
 from commonground.training import features
 
@@ -62,6 +71,22 @@ def test_a_policy_run_of_both_factors(
         "fedex": {"A", "B", "merged"},
     }.get(name, {"A", "B"})
     assert result["config"]["strategy"]["average"] is False
+
+
+@pytest.mark.slow
+def test_hetlora_devices_of_a_run_remember_what_they_pruned(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "Encoder", toy_world.HashEncoder)
+    monkeypatch.setenv("COMMONGROUND_CACHE", str(tmp_path / "cache"))
+    options = [f"strategy.options.{option}" for option in ("kinds=1", "gamma=0.5", "lam=1000")]
+    asked = [*words(base, "hetlora"), *options, "rounds=4", "shared.rate=0.02"]
+    result = simulate(read_settings(None, asked), tmp_path / "run")
+    assert {tensor.rpartition(".")[2] for tensor in result["egress"]["tensors"]} == {"A", "B"}
+    with closing(Store(tmp_path / "run" / "state")) as store:
+        there, kept = store.read_many(memory_stream("shared"), [0, 1, 2], 5)
+    assert there.all()
+    assert (kept[PRUNED] == 1).all()  # of rank 2, once: 1 is the least
 
 
 def tanh_world(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> World:

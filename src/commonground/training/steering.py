@@ -1,14 +1,16 @@
 """What an algorithm adds to the local steps of the shared phase.
 
-    y <- y - rate * opt(free * (g(y) + constant + pull * (y - u)))   for the first `steps` steps of a person
+    y <- y - rate * opt(free * (g(y) + constant + pull * (y - u) + added(y)))   for the first `steps` steps
 
 `constant` is SCAFFOLD's c - c_i, `pull` FedProx's mu, `steps` FedNova's tau_i, `free` the factor that RoLoRA
-trains, and `start` the factor that a device of FedSA-LoRA kept. Without a steering nothing is computed: the
+trains, `added` the gradient of HetLoRA's pull on the last components, and `start` the factor that a device of
+FedSA-LoRA kept. Without a steering nothing is computed: the
 plain path is bit for bit what it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +26,7 @@ class Steering:
     Attributes:
         constant: name -> (P, *shape), added to every gradient; None adds nothing.
         pull: mu of (mu/2) ||y - u||^2, added to the loss.
+        added: name -> (P, *shape) of where people are, added to the gradient; None adds nothing.
         free: name -> 1 where a number trains and 0 where it rests, of a shape that broadcasts; a name that is
             missing trains.
         start: name -> (P, *shape), where people begin instead of at u.
@@ -34,6 +37,7 @@ class Steering:
 
     constant: Tensors | None = None
     pull: float = 0.0
+    added: Callable[[Tensors], Tensors] | None = None
     free: Tensors | None = None
     start: Tensors | None = None
     steps: torch.Tensor | None = None
@@ -49,6 +53,9 @@ class Steering:
             gradient = {name: value + self.constant[name] for name, value in gradient.items()}
         if self.pull:
             gradient = {n: v + self.pull * (current[n] - start[n]) for n, v in gradient.items()}
+        if self.added is not None:
+            more = self.added(current)
+            gradient = {n: v + more[n] if n in more else v for n, v in gradient.items()}
         if self.free is not None:
             gradient = {n: v * self.free[n] if n in self.free else v for n, v in gradient.items()}
         return gradient
