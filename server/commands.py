@@ -180,6 +180,26 @@ def status(folder: Folder, format: Format = "text") -> None:
 
 
 @server_app.command()
+def console(
+    folder: Folder,
+    port: Annotated[int, typer.Option("--port", help="Of https://127.0.0.1; 0 takes a free one.")] = 0,
+    format: Format = "text",
+) -> None:
+    """Show the study in a browser of this machine, until Ctrl-C; its first line is a link that works once.
+
+    Example: `commonground server console studies/first`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.console.__main__ import serve_console
+
+        serve_console(folder, port)
+        return {}
+
+    run_command(format, work)
+
+
+@server_app.command()
 def invite(
     folder: Folder,
     name: Annotated[str, typer.Argument(help="Whom: how you call them.")],

@@ -7,11 +7,12 @@ import math
 from nicegui import ui
 
 from commonground.client.page.desk import Document
-from commonground.client.page.figures import number, shape, when
 from commonground.client.page.stage import Stage
 from commonground.errors import InputError
 from commonground.web import parts
+from commonground.web.figures import number, shape, when
 
+NO_NUMBER = "with so few people a number would promise nothing"
 NOISE = {
     "local": (
         "Your device adds the noise",
@@ -71,7 +72,7 @@ def _terms(found: Document) -> None:
                 ("The shared adapter learns from", offer["shares"]),
                 ("Open", f"{when(offer['opens'])} to {when(offer['closes'])}"),
                 ("At most", f"{found['most']} of your messages, {found['separation']} rounds apart"),
-                ("ε of all of them", number(found["epsilon"])),
+                ("ε of all of them", number(found["epsilon"]) if found["meaningful"] else NO_NUMBER),
                 ("Clipped to", number(found["clip"])),
                 ("Noise multiplier", number(found["noise_multiplier"])),
                 ("Software", f"commonground {offer['software']}"),

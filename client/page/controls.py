@@ -11,9 +11,9 @@ from nicegui import app, ui
 from starlette.background import BackgroundTask
 
 from commonground.client.page.desk import Desk
-from commonground.client.page.figures import many, size, when
 from commonground.client.page.stage import Stage
 from commonground.web import parts
+from commonground.web.figures import many, size, when
 
 PAST = (
     "Leaving destroys the key and the store of this device: your comparisons, your adapter, your ledger. "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from commonground.errors import CommonGroundError, InputError
+from commonground.web.aside import aside
 
 Document = dict[str, Any]
 Result = TypeVar("Result")
@@ -138,7 +139,7 @@ class Desk:
 
         if self.left:
             raise InputError(LEFT)
-        return await asyncio.to_thread(put)
+        return await aside(put)
 
     async def generate(self, prompt: str, which: str) -> AsyncIterator[str]:
         """The pieces of an answer as they are written; raises what the vault raises."""
@@ -146,7 +147,8 @@ class Desk:
         pieces: asyncio.Queue[str | CommonGroundError | None] = asyncio.Queue()
 
         def put(piece: str | CommonGroundError | None) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         def write() -> None:
             try:
@@ -160,7 +162,7 @@ class Desk:
             finally:
                 put(None)
 
-        writing = asyncio.create_task(asyncio.to_thread(write))
+        writing = asyncio.create_task(aside(write))
         try:
             while (piece := await pieces.get()) is not None:
                 if isinstance(piece, CommonGroundError):

@@ -7,9 +7,9 @@ from nicegui.element import Element
 
 from commonground.client.page.compare import NAMES
 from commonground.client.page.desk import Document
-from commonground.client.page.figures import many, share, tile, when
 from commonground.client.page.stage import Stage
 from commonground.web import parts
+from commonground.web.figures import many, share, tile, when
 
 PAGE = 10  # comparisons shown at once
 VERDICTS = {"tie": "a tie", "both bad": "both bad"}

@@ -8,10 +8,10 @@ from fastapi import HTTPException, Response
 from nicegui import app, ui
 
 from commonground.client.page.desk import Desk, Document
-from commonground.client.page.figures import many, number, shape, size, when
 from commonground.client.page.stage import Stage
 from commonground.errors import CommonGroundError
 from commonground.web import parts
+from commonground.web.figures import many, number, shape, size, when
 
 SHOWN = 160  # bytes of a tensor on the page; all of them can be downloaded
 ROW = 16

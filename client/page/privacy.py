@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from commonground.client.page.desk import Document
-from commonground.client.page.figures import many, number, tile, when
 from commonground.client.page.stage import Stage
 from commonground.web import parts
+from commonground.web.figures import many, number, tile, when
 
 NO_NUMBER = (
     "No epsilon is shown. With so few people in the study the number would promise nothing, so this page "

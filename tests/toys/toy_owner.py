@@ -230,6 +230,8 @@ class ToyOwner:
             "changed": self.accepted is not None and self.accepted["digest"] != DIGEST,
             "trust": "central",
             "epsilon": 4.0,
+            "delta": 1e-5,
+            "meaningful": True,
             "clip": 0.5,
             "noise_multiplier": 1.31,
             "most": 5,

@@ -215,18 +215,29 @@ def table(
                     for column, text in enumerate(row):
                         classes = "n" if column in numbers else ""
                         if column == 0:
-                            el("th", text, classes, scope="row")
+                            named = (
+                                head[0] if text.isdigit() else None
+                            )  # a bare number says nothing on a phone
+                            el("th", text, classes, scope="row", data_name=named)
                         else:
                             el("td", text, classes, data_name=head[column])
 
 
-def gauge(name: str, value: float, most: float, text: str) -> None:
-    """How much of a whole is used, as a bar, and in words for those who do not see it."""
+def gauge(name: str, value: float, most: float, text: str, role: str = "meter") -> None:
+    """How much of a whole is used, as a bar, and in words for those who do not see it.
+
+    Args:
+        name: of what.
+        value: so much.
+        most: of so much.
+        text: in words.
+        role: meter, whose colour warns towards the end; or progressbar.
+    """
     share = min(1.0, max(0.0, value / most)) if most > 0 else 1.0
-    level = "full" if share >= 1 else "high" if share >= 0.8 else ""
+    level = "" if role != "meter" or share < 0.8 else "full" if share >= 1 else "high"
     with box(
         f"gauge {level}",
-        role="meter",
+        role=role,
         aria_label=name,
         aria_valuemin="0",
         aria_valuemax=f"{most:g}",
@@ -260,6 +271,16 @@ def scale(name: str, before: float, after: float, reach: float) -> None:
 def signed(value: float) -> str:
     """A number with its sign, as typeset."""
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def strip(values: Sequence[float], text: str, bad: Sequence[bool] = ()) -> None:
+    """Shares between 0 and 1 as a row of small bars; `text` says what they are, `bad` which stand out."""
+    with box("strip", role="img", aria_label=text):
+        for index, value in enumerate(values):
+            marked = "bad" if index < len(bad) and bad[index] else ""
+            bar = ui.element("span").classes(marked)
+            bar.style(f"height: {100 * min(1.0, max(0.0, value)):.1f}%")
+    el("p", text, "small soft")
 
 
 @contextmanager
