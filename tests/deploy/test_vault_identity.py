@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import toy_vault
 import toy_world
+from toy_models import tiny_base
 from toy_vault import Operator, bytes_of, running
 
+from commonground import language_model
 from commonground.client.learner import Insecure
 from commonground.simulations.devices import STREAM, SimulatedDevice
 from commonground.simulations.store import Store
-from commonground.simulations.world import World
+from commonground.simulations.world import World, build_world
 
 PEOPLE = 3
 TRUSTS: dict[str, dict[str, Any]] = {
@@ -43,7 +45,30 @@ def own_comparisons(world: World, person: int) -> list[Any]:
 def test_every_message_and_every_private_adapter_are_the_simulations(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trust: str, changes: dict[str, Any]
 ) -> None:
-    world = toy_world.tiny_world(monkeypatch, people=PEOPLE, cohort=PEOPLE, **TRUSTS[trust], **changes)
+    same(
+        toy_world.tiny_world(monkeypatch, people=PEOPLE, cohort=PEOPLE, **TRUSTS[trust], **changes), tmp_path
+    )
+
+
+@pytest.mark.slow
+def test_a_language_model_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(language_model, "load_base", lambda base: tiny_base())
+    own = {"kind": "policy", "adapter": "lora", "layers": 2, "rank": 2}
+    world = toy_world.tiny_world(
+        monkeypatch, people=PEOPLE, cohort=PEOPLE, rounds=2, model=own, **TRUSTS["local"]
+    )
+    same(world, tmp_path)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_real_embeddings_too(tmp_path: Path) -> None:
+    """MiniLM, 384 dimensions: features of one person's texts and of everybody's in one table."""
+    same(build_world(toy_world.tiny_config(people=PEOPLE, cohort=PEOPLE, **TRUSTS["local"])), tmp_path)
+
+
+def same(world: World, tmp_path: Path) -> None:
+    """Every person of a world, through the sockets and simulated, message by message."""
     offer = toy_vault.offer_of(world.config, world.manifests["shared"])
     simulated, sent = Store(tmp_path / "state"), 0
     for person in range(PEOPLE):

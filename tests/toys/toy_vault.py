@@ -1,0 +1,163 @@
+"""A whole vault for tests: a small reward study, a profile that was joined, a store with a known key.
+
+`python toy_vault.py PROFILE [STEP]` runs the vault of a profile as a process of its own, under `KEY`, and
+kills itself at a step of the round where one is named: STEPS of the ledger, or `answered`, once the message is
+ready to be written to the socket.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import toy_profile
+from toy_world import tiny_config
+
+from commonground.client import services, vault
+from commonground.client.device_ledger import DeviceLedger
+from commonground.client.learner import Insecure
+from commonground.client.owner import OwnerClient
+from commonground.client.profile import Profile, read_profile
+from commonground.client.sockets import NODE, socket_folder
+from commonground.client.store import NAME as STORE
+from commonground.client.store import Store
+from commonground.client.vault import VaultServer
+from commonground.client.vault_device import VaultDevice
+from commonground.config import Config
+from commonground.manifest import Manifest
+from commonground.server.setup import contract_of
+from commonground.study.offer import Offer, as_config
+from commonground.study.release import Release, sign_release, tensors_digest
+
+KEY = bytes(range(32))  # scrypt and keyrings have tests of their own, and take a second each
+Arrays = dict[str, np.ndarray]
+
+
+def study_config(**changes: Any) -> Config:
+    """A study of six people whose devices add the noise; `a__b=1` sets a.b."""
+    return tiny_config(**{"privacy__trust": "local", "cohort": 3, **changes})
+
+
+def offer_of(config: Config, manifest: Manifest | None = None, **changes: Any) -> Offer:
+    """An offer over a configuration, with the manifest that an operator derives."""
+    if manifest is None:
+        manifest = contract_of(config, None)[0]
+    return toy_profile.toy_offer(config=as_config(config), manifest=manifest.to_dict(), **changes)
+
+
+class Operator:
+    """Signs releases of one offer; versions grow by themselves.
+
+    Args:
+        offer: whose.
+    """
+
+    def __init__(self, offer: Offer) -> None:
+        self.offer, self.manifest, self.version = offer, Manifest.from_dict(offer.manifest), 0
+
+    def arrays(self, value: float = 0.0) -> Arrays:
+        """A shared adapter whose numbers are all `value`."""
+        return {t.name: np.full(t.shape, value, t.dtype) for t in self.manifest.broadcast}
+
+    def release(self, round: int, arrays: Mapping[str, np.ndarray], **changes: Any) -> str:
+        """The next version, signed; `key` signs with another key."""
+        key = changes.pop("key", toy_profile.KEY)
+        self.version += 1
+        values = {
+            "offer": self.offer.digest,
+            "version": self.version,
+            "round": round,
+            "tensors": tensors_digest(self.manifest, arrays),
+        }
+        return sign_release(key, Release(**values | changes))
+
+
+class Vault:
+    """A running vault in this process, and both ways to it.
+
+    Attributes:
+        server: the two services.
+        owner: the person's side.
+        device: the node's side.
+        operator: who signs releases.
+    """
+
+    def __init__(self, profile: Profile, store: Store, insecure: Insecure | None, offer: Offer) -> None:
+        self.profile, self.store = profile, store
+        self.server = VaultServer(profile, store, insecure)
+        self.server.start()
+        self.owner = OwnerClient(profile.folder)
+        self.device = VaultDevice(str(socket_folder(profile.folder) / NODE))
+        self.operator = Operator(offer)
+
+    def consent(self, cap: float = float("inf")) -> None:
+        """Accept what is offered."""
+        self.owner.accept(self.operator.offer.digest, cap)
+
+    def teach(self, count: int = 4) -> None:
+        """Some comparisons of both tags."""
+        for k in range(count):
+            self.owner.add(f"question {k}", f"a kind answer {k}", f"a curt answer {k}", "taste")
+            self.owner.add(f"danger {k}", f"please do not {k}", f"do it so {k}", "safety")
+
+    def shared(self, round: int, arrays: Arrays | None = None, release: str | None = None) -> Arrays:
+        """The message of a round, by the node's socket."""
+        arrays = self.operator.arrays(0.01 * round) if arrays is None else arrays
+        text = self.operator.release(round, arrays) if release is None else release
+        return self.device.shared_update(round, arrays, release=text).tensors
+
+
+@contextmanager
+def running(
+    folder: Path, offer: Offer, insecure: Insecure | None = None, address: str = toy_profile.NOBODY
+) -> Iterator[Vault]:
+    """A vault over a profile that is made where it is missing."""
+    if (folder / "profile.json").exists():
+        profile = read_profile(folder)
+    else:
+        profile = toy_profile.make_profile(folder, offer, address=address)
+    with Store(folder / STORE, KEY) as store:
+        found = Vault(profile, store, insecure, offer)
+        try:
+            yield found
+        finally:
+            found.owner.close()
+            found.server.stop()
+
+
+def bytes_of(arrays: Arrays) -> bytes:
+    """A message as one string of bytes."""
+    return b"".join(name.encode() + value.tobytes() for name, value in arrays.items())
+
+
+def die(step: str, at: str) -> None:
+    """End this process like a power cut."""
+    if step == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: Path, step: str) -> None:
+    """The vault of a profile that dies at a step."""
+    DeviceLedger._reached = lambda self, at: die(step, at)  # type: ignore[method-assign]
+    whole = services.sealed_message
+
+    def handed(sealed: Any) -> Any:
+        answer = whole(sealed)
+        die(step, "answered")
+        return answer
+
+    services.sealed_message = handed
+    profile = read_profile(folder)
+    with Store(folder / STORE, KEY) as store:
+        vault.serve(VaultServer(profile, store), threading.Event())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
