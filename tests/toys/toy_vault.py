@@ -1,8 +1,8 @@
 """A whole vault for tests: a small reward study, a profile that was joined, a store with a known key.
 
 `python toy_vault.py PROFILE [STEP]` runs the vault of a profile as a process of its own, under `KEY`, and
-kills itself at a step of the round where one is named: STEPS of the ledger, or `answered`, once the message is
-ready to be written to the socket.
+kills itself at a step of the round where one is named: STEPS of the ledger, or `answered`, once the message
+is ready to be written to the socket.
 """
 
 from __future__ import annotations
