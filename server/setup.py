@@ -18,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from commonground.comparisons import TAGS, Comparison
 from commonground.config import Config
@@ -230,7 +231,8 @@ def _fill(
 def contract_of(config: Config, progress: Progress | None) -> tuple[Manifest, dict[str, np.ndarray]]:
     """What may leave a device, and what the server sends first; a device derives the former by itself."""
     terms = terms_of(config)
-    model = build_model(config, [starter_pair()], progress)
+    with threadpool_limits(1):  # bases are bit for bit those of devices, whatever number of threads there are
+        model = build_model(config, [starter_pair()], progress)
     plan = make_plan(
         config, [tag for tag in TAGS if tag in config.shared.tags], terms.claim, terms.private_claim
     )
