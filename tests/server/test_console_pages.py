@@ -42,7 +42,8 @@ def served(study: Study) -> Iterator[Served]:
     page = Served(["-m", "commonground.server.console", str(study.folder)], study.run, "console.url")
     yield page
     assert page.stop() == 0
-    assert [line for line in page.errors.read_text().splitlines() if "/signing.key not found" not in line] == []
+    said = page.errors.read_text().splitlines()
+    assert [line for line in said if "/signing.key not found" not in line] == []
     assert not page.file.exists()
 
 
