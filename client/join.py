@@ -108,6 +108,7 @@ def join(
         draft = Draft(target, text, invitation, choices)
         with storage_errors(target.parent), draft.kept_if_unknown():
             key = draft.make(cap)
+            draft.asked = True
             reply = ask(client, "POST", f"https://{invitation.address}{PATH}", _request(invitation, key))
             profile = _enrolled(reply, invitation, draft.folder)
             profile.save()
@@ -182,12 +183,16 @@ class Draft:
         text: the invitation as it came.
         invitation: the same, read.
         choices: how the person wants it.
+
+    Attributes:
+        again: an earlier try is gone on with, whose key the server may know.
+        asked: the server has been asked with this key, or was about to be.
     """
 
     def __init__(self, target: Path, text: bytes, invitation: Invitation, choices: Choices) -> None:
         self.folder = target.with_name(f".{target.name}.join")
         self._text, self._invitation, self._choices = text, invitation, choices
-        self._again = False
+        self.again = self.asked = False
 
     def make(self, cap: float) -> ec.EllipticCurvePrivateKey:
         """Node key, store and consent; what an earlier try with this invitation left is gone on with."""
@@ -195,7 +200,7 @@ class Draft:
         from commonground.client.store import NAME, Store
 
         found = self._earlier()
-        self._again = found is not None
+        self.again = found is not None
         if found is None:
             self.forget()
             self.folder.mkdir(mode=0o700)
@@ -216,16 +221,13 @@ class Draft:
         """Leave nothing behind a failure, unless the server may have taken the token for this node key."""
         try:
             yield
-        except UnreachableError as error:
-            if not error.sent and not self._again:
-                self.forget()
-            raise
-        except _LaterError:
-            if not self._again:
-                self.forget()
-            raise
-        except BaseException:
+        except _RefusedError:
             self.forget()
+            raise
+        except BaseException as error:
+            never = isinstance(error, _LaterError) or (isinstance(error, UnreachableError) and not error.sent)
+            if not self.again and (never or not self.asked):
+                self.forget()
             raise
 
     def forget(self) -> None:
@@ -247,8 +249,12 @@ class Draft:
         return found if isinstance(found, ec.EllipticCurvePrivateKey) else None
 
 
+class _RefusedError(TrustError):
+    """The server does not enrol this key."""
+
+
 class _LaterError(TrustError):
-    """The server answers that it cannot enrol anybody now."""
+    """The server cannot enrol anybody now."""
 
 
 def _openssh(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -265,13 +271,14 @@ def _enrolled(reply: httpx.Response, invitation: Invitation, draft: Path) -> Pro
         words, hint = ANSWERS.get(
             reply.status_code, (f"the server refuses with code {reply.status_code}", "ask the operator")
         )
-        raise (_LaterError if reply.status_code in LATER else TrustError)(words, hint=hint)
+        raise (_LaterError if reply.status_code in LATER else _RefusedError)(words, hint=hint)
     try:
         found = reply.json()
         slot, name, node = int(found["slot"]), str(found["name"]), str(found.get("node_id") or "")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrustError(
-            "the server's answer to the enrolment cannot be read", hint="ask the operator"
+            "the server's answer to the enrolment cannot be read",
+            hint="try the same command once more; then ask the operator",
         ) from error
     terms = invitation.terms
     return Profile(
