@@ -9,6 +9,9 @@ A real device is on or off for its own reasons and the server knows who took par
 each message costs one Gaussian with sampling rate 1. How often a device takes part, and how far apart, is
 held here whatever the server asks. Epsilon is computed here, from the noise that the accepted offer fixes,
 over every study, signer and run of this profile; no number of a server is read.
+
+The account is as old as its file. Whoever puts back an older copy of the store takes charges out of it; the
+server, which knows who took part, then stands alone for k and b.
 """
 
 from __future__ import annotations
@@ -125,10 +128,7 @@ class DeviceLedger:
                 self._reached("made")
                 sent = self._keep(upload, sealed, clip, along)
                 self._reached("kept")
-            if sent.message is None or (sent.offer, sent.receipt.round) != (
-                upload.release.offer,
-                upload.release.round,
-            ):
+            if sent.message is None:
                 raise self._twice(upload)
             return sent
 
@@ -182,9 +182,11 @@ class DeviceLedger:
         with self._store.database.transaction() as run:
             # Under the write lock: another process may be answering the same release.
             sent = self._store.outbox.find(upload.scope, upload.key)
+            found = run(known, (upload.scope, upload.key)).fetchone()
+            if found != (release.offer, release.round, release.tensors) and (found or sent):
+                raise self._twice(upload)
             if sent is not None:
                 return False, sent
-            found = run(known, (upload.scope, upload.key)).fetchone()
             if found is None:
                 count, last = run(joined, (upload.scope, release.offer)).fetchone()
                 if not may_join(count, last, release.round, terms.most, terms.separation):
@@ -201,7 +203,7 @@ class DeviceLedger:
                         *(terms.most, terms.separation, terms.claim.trust, terms.claim.neighbours, now()),
                     ),
                 )
-            elif found != (release.offer, release.round, release.tensors) or self._made(upload):
+            elif self._made(upload):
                 raise self._twice(upload)
             limit = (cap, terms.claim.delta)
             return ledger.reserve(OWNER, MECHANISM, upload.key, terms.charge, limit), None

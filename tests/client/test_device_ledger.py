@@ -97,6 +97,25 @@ def test_what_belongs_to_a_message_is_kept_with_it_or_not_at_all(tmp_path: Path)
         assert [e["status"] for e in ledger.entries()] == ["committed", "reserved"]
 
 
+def test_of_two_messages_that_were_made_at_once_one_never_was(tmp_path: Path) -> None:
+    """Another process answers the same release while this one trains: one message counts, with its writes."""
+    with open_store(tmp_path) as store, open_store(tmp_path) as other:
+        theirs: list[bytes] = []
+
+        def make() -> Sealed:
+            quicker = DeviceLedger(other)
+            sent = quicker.once(upload(1), LOCAL, 100.0, noisy(1), along=lambda _: other.put("of", "theirs"))
+            theirs.append(bytes_of(sent.message))
+            return noisy(1)()
+
+        ledger = DeviceLedger(store)
+        ours = ledger.once(upload(1), LOCAL, 100.0, make, along=lambda _: store.put("of", "ours"))
+        assert [bytes_of(ours.message)] == theirs
+        assert store.get("of") == "theirs"
+        assert ledger.spent() == (LOCAL.charge,)
+        assert len(store.outbox.receipts()) == 1
+
+
 def test_a_second_message_for_one_release_is_never_made(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         ledger = DeviceLedger(store)
@@ -108,10 +127,14 @@ def test_a_second_message_for_one_release_is_never_made(tmp_path: Path) -> None:
         for release in (
             replace(changed.release, round=3),
             replace(changed.release, offer="other"),
+            replace(changed.release, tensors="others"),
         ):
             with pytest.raises(PrivacyError, match="release 2 was answered before"):
                 ledger.once(Upload(SCOPE, release), LOCAL, 100.0, never)
         assert ledger.spent() == (LOCAL.charge._replace(steps=2),)
+        store.outbox.keep(SCOPE, "release-3", OFFER, noisy(3)())  # by a way that charges nothing
+        with pytest.raises(PrivacyError, match="release 3 was answered before"):
+            ledger.once(upload(3), LOCAL, 100.0, never)
 
 
 def test_other_tensors_under_a_reserved_number_are_refused(tmp_path: Path) -> None:

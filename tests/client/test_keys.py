@@ -240,11 +240,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_entry(
             make_key(tmp_path)
     assert (ring.kept, list(tmp_path.iterdir())) == ({}, [])
     key = make_key(tmp_path, WORDS)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
-        with pytest.raises(StorageError, match="No space left"):
-            set_passphrase(tmp_path, key, "another one now")
-    assert open_key(tmp_path, WORDS) == key
+    for name in ("open", "fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, full)
+            with pytest.raises(StorageError, match="No space left"):
+                set_passphrase(tmp_path, key, "another one now")
+        assert [f.name for f in tmp_path.iterdir()] == ["store.json"]
+        assert open_key(tmp_path, WORDS) == key
 
 
 def test_erasing_leaves_nothing_that_opens(tmp_path: Path, ring: Toy) -> None:
