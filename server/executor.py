@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+from filelock import FileLock
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
@@ -36,6 +37,7 @@ from commonground.server.state import Study
 from commonground.server.superlink import HOST, SECRET, root_certificates
 
 POLL = 0.5  # seconds between looks for a task
+PATIENCE = 3.0  # seconds to end by itself
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 FOREIGN = "run of another bundle"
 
@@ -124,11 +126,17 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     stop = threading.Event()
+
+    def end(*_: object) -> None:
+        stop.set()
+        threading.Timer(PATIENCE, os._exit, (0,)).start()  # Flower's client may wait for its server for ever
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     study = Study(Path(sys.argv[1]))
     try:
-        Executor(study, int(sys.argv[2]), stop).run()
+        with FileLock(study.run / "rounds.lock", timeout=0):  # no two may run the rounds of one study
+            Executor(study, int(sys.argv[2]), stop).run()
     except Exception:
         log.exception("the executor ends")
         os._exit(1)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,10 +16,10 @@ FIRST, LONGEST = 0.5, 30.0  # seconds of the pause before a new start
 LARGEST = 50_000_000  # bytes of a log
 STEADY = 60.0  # seconds after which a process counts as well again
 # A process of its own before the command, since code between fork and exec is not safe beside threads: it
-# asks the kernel for SIGTERM when the supervisor dies, and sees whether that has happened already.
+# asks the kernel for a signal when the supervisor dies, and sees whether that has happened already.
 _LAUNCH = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[2])); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[3], sys.argv[3:])"
 )
 
 
@@ -31,12 +31,19 @@ class Kept:
         command: gives the command line of the next start.
         log: where its output goes, appended.
         environment: beside this process's own.
+        death: the signal that it gets when this process dies. SIGKILL, unless it has children of its own.
     """
 
     def __init__(
-        self, name: str, command: Callable[[], list[str]], log: Path, environment: Mapping[str, str]
+        self,
+        name: str,
+        command: Callable[[], list[str]],
+        log: Path,
+        environment: Mapping[str, str],
+        death: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.name, self._command, self._log, self._environment = name, command, log, environment
+        self._death = death
         self.process: subprocess.Popen[bytes] | None = None
         self.restarts = 0
         self.words = "not started"
@@ -56,7 +63,7 @@ class Kept:
         """Start it. From the main thread: it ends with the thread that started it."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(os.getpid()), *self._command()],
+                [sys.executable, "-c", _LAUNCH, str(os.getpid()), str(int(self._death)), *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -90,18 +97,20 @@ class Kept:
             shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
             os.truncate(self._log, 0)
 
-    def end(self, patience: float) -> None:
-        """Ask it to end, and make it after `patience` seconds."""
-        if self.process is None:
-            return
-        if self.alive:
-            self.process.terminate()
+
+def end_all(parts: Sequence[Kept], patience: float) -> None:
+    """Ask all of them to end at once, and make them after `patience` seconds."""
+    processes = [part.process for part in parts if part.process is not None]
+    for ask in (subprocess.Popen.terminate, subprocess.Popen.kill):
+        for process in processes:
+            if process.poll() is None:
+                ask(process)
+        end = time.monotonic() + patience
+        for process in processes:
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(patience)
-        if self.alive:
-            self.process.kill()
-        self.process.wait()
-        self.process = None
+                process.wait(max(0.0, end - time.monotonic()))
+    for part in parts:
+        part.process = None
 
 
 def _code(code: int) -> str:

@@ -32,7 +32,7 @@ from commonground.server.control import FINISHED, Control, SuperLinkError
 from commonground.server.enrolment import EnrolmentService
 from commonground.server.front_door import Refusals, front_door_command, listens_at, nginx, write_config
 from commonground.server.limits import limits
-from commonground.server.processes import Kept
+from commonground.server.processes import Kept, end_all
 from commonground.server.state import PID, Study, running
 from commonground.server.superlink import (
     HOST,
@@ -79,7 +79,11 @@ class Supervisor:
             environment,
         )
         self._door = Kept(
-            "front door", lambda: front_door_command(study), study.log / "front_door.log", environment
+            "front door",
+            lambda: front_door_command(study),
+            study.log / "front_door.log",
+            environment,
+            signal.SIGTERM,  # nginx ends its workers then
         )
         self._executor = Kept("rounds", lambda: here, study.log / "rounds.log", environment)
         self._control = Control(f"{HOST}:{self._port}", root_certificates(study.folder))
@@ -103,8 +107,7 @@ class Supervisor:
                 self._stop.wait(TICK)
         finally:
             self._control.close()  # the SuperLink waits for open connections
-            for part in (self._door, self._executor, self._superlink):
-                part.end(PATIENCE)
+            end_all((self._door, self._executor, self._superlink), PATIENCE)
             service.close()
             self._note(ended=True)
             Audit(study.folder, study.key).add("down")
