@@ -11,6 +11,7 @@ is bounded, because it holds whatever a server sends before anybody can look at 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import resource
 import sys
@@ -124,6 +125,7 @@ def main(words: list[str] | None = None) -> int:
     except CommonGroundError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.exit_code
+    os.environ["FLWR_HOME"] = str(profile.run / "flwr")  # nothing is written anywhere else
     bound = memory_bound(manifest)
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     sys.argv = node_words(profile, asked.port, asked.secret)
