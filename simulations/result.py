@@ -93,8 +93,8 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         "simulation_only": True,
         "policies": tables,
         "paired": paired(accuracies, rng=rng("paired"), minority=view.minority, resamples=resamples),
-        "format_probe": _format(world, rng("format"), resamples),
-        "erased": _erased(world, rng("erased"), resamples),
+        "format_probe": world.common.once("format", lambda: _format(world, rng("format"), resamples)),
+        "erased": world.common.once("erased", lambda: _erased(world, rng("erased"), resamples)),
         "privacy": claims,
         "egress": _egress(world, trained, folder.state),
         "curves": {

@@ -107,6 +107,14 @@ def local_adapters(world: World, store: PrivateStore, tick: Tick, *, loss: str |
         loss: another loss than the configured one (`sft`, the control of a policy run), on taste alone.
     """
     plan = _local_plan(world, loss)
+    if world.models["shared"].kind != "reward":
+        return _local(world, store, tick, plan, loss)
+    # In a reward nothing of the shared model is in it, whatever strategy, noise or tags trained that.
+    what = f"local {world.config.model.form} {world.config.seed} {plan}"
+    return world.common.once(what, lambda: _local(world, store, tick, plan, loss))
+
+
+def _local(world: World, store: PrivateStore, tick: Tick, plan: PrivatePlan, loss: str | None) -> Tensors:
     model, stream = world.models["shared"], "local" if loss is None else f"local-{loss}"
     size = CHUNK[model.kind]
     for first in range(0, len(world.evaluated), size):
@@ -142,7 +150,10 @@ def pooled_central(world: World, folder: Path, tick: Tick) -> Tensors:
         return tensors(kept["arrays"])
     model = world.models["pooled"]
     linear = isinstance(model, RewardModel) and model.form == "linear"
-    found = _central_fit(world) if linear else _central_steps(world, model, tick)
+    if linear:
+        found = world.common.once("central fit", lambda: _central_fit(world))
+    else:
+        found = _central_steps(world, model, tick)
     save_state(file, {"arrays": {name: value.numpy() for name, value in found.items()}})
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from commonground.simulations.attacks.base import Attack
 from commonground.simulations.attacks.poison import make_poison, poisoned
 from commonground.simulations.attacks.registry import attack_of
 from commonground.simulations.attacks.who import attackers
+from commonground.simulations.common import Common, common_of
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
 from commonground.simulations.features import reward_features
 from commonground.simulations.planting import unseen_people
@@ -75,6 +76,7 @@ class World:
         groups: the public groups that it tells apart; people without one are in one of their own.
         attack: what attackers do; None where nobody attacks.
         attackers: their indices; no device and no strategy is told.
+        common: what other runs of this process on the same people have made already.
     """
 
     config: Config
@@ -96,6 +98,7 @@ class World:
     groups: tuple[str | None, ...] = ()
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
+    common: Common = field(default_factory=Common)
 
     @property
     def people(self) -> int:
@@ -139,16 +142,17 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
     Raises:
         InputError: data or model cannot be used.
     """
-    lazy = planted_sources(config) if config.runtime == "fleet" and config.model.kind == "reward" else None
+    common = common_of(config)
+    lazy = common.once("sources", lambda: _lazy(config))
     if lazy is None:
-        population = populate(config)
+        population = common.once("people", lambda: populate(config))
         unseen = np.array([person.split == "unseen" for person in population.people], dtype=bool)
         evaluated = _evaluated(config, unseen)
         present = np.arange(len(unseen))
     else:
         unseen = unseen_people(config.people, config.seed, config.data.split)
         present = evaluated = _evaluated(config, unseen)
-        population = populate_some(config, lazy, evaluated.tolist())
+        population = common.once("people", lambda: populate_some(config, lazy, evaluated.tolist()))
     people = {population.people[place].id: place for place in present.tolist()}
     eligible = np.flatnonzero(~unseen)
     attack, liars = attack_of(config), np.zeros(0, np.int64)
@@ -172,7 +176,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         also: tuple[str, ...] = () if lazy is None else lazy.taste.texts + lazy.safety.texts
         if poison is not None and lazy is not None:
             also += tuple(poison.attack.texts(lazy.safety.texts, poison.scene))
-        features = reward_features(config, population, table, progress, also)
+        features = common.once("features", lambda: reward_features(config, population, table, progress, also))
     models = _models(config, table, features, progress)
     tags: dict[Arm, list[Tag]] = {
         "shared": [t for t in TAGS if t in config.shared.tags],
@@ -190,7 +194,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         train_rows=train_rows,
         crowd=TableCrowd(train_rows, features)
         if lazy is None
-        else PlantedCrowd(lazy.taste, lazy.safety, unseen, features, poison),
+        else common.once("crowd", lambda: PlantedCrowd(lazy.taste, lazy.safety, unseen, features, poison)),
         test_rows=test_rows,
         owner=owner,
         evaluated=evaluated,
@@ -207,7 +211,13 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         groups=groups,
         attack=attack if len(liars) else None,
         attackers=frozenset(liars.tolist()),
+        common=common,
     )
+
+
+def _lazy(config: Config) -> PlantedSources | None:
+    """Who draws people when they are visited; None where everybody's comparisons are at hand."""
+    return planted_sources(config) if config.runtime == "fleet" and config.model.kind == "reward" else None
 
 
 _WORLDS: dict[str, World] = {}  # one run a process; a device is opened for every message

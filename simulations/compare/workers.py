@@ -119,6 +119,9 @@ def _serve(pipe: Connection, log: str) -> None:
 
     torch.set_num_threads(1)
     import commonground.simulations.runner  # noqa: F401  # while the pilot runs elsewhere
+    from commonground.simulations.common import keep_common
+
+    keep_common()
 
     while True:
         try:
