@@ -20,7 +20,7 @@ from commonground.client.learner import Arrays, Insecure, Understood, seal_answe
 from commonground.client.lives import NEW_SHARED, Lives
 from commonground.client.profile import Profile
 from commonground.client.store import Store
-from commonground.errors import CommonGroundError, EgressError, PrivacyError, TrustError
+from commonground.errors import CommonGroundError, EgressError, InputError, PrivacyError, TrustError
 from commonground.manifest import Manifest, Sealed, reopen
 from commonground.study.release import Release, check_release
 from commonground.training.client_half import Answer
@@ -139,10 +139,9 @@ class Rounds:
     def catch_up(self) -> bool:
         """Fit the private adapter anew where something was taken back or changed; whether there was need."""
         with self.model:
-            try:
-                meant, newest = self._contract()[0], self.newest()
-            except CommonGroundError:
+            if self.accepted() is None:
                 return False
+            meant, newest = self.understood(), self.newest()
             why = self.lives.pending(meant, newest)
             if newest is None or not why or why == NEW_SHARED:  # a newer version comes with its private phase
                 return False
@@ -153,10 +152,12 @@ class Rounds:
         """Fit the private adapter anew, now; returns the version.
 
         Raises:
-            RefusedError: nothing is accepted, or no release of the shared adapter has come yet.
+            InputError: nothing is accepted yet.
         """
+        if self.accepted() is None:
+            raise InputError("nothing is learned before the offer is accepted", hint="read and accept it")
         with self.model, self._learning():
-            meant, newest = self._contract()[0], self.newest()
+            meant, newest = self.understood(), self.newest()
             arrays = self.shared(meant)
             release = newest or Release(meant.offer.digest, 0, 0, "")
             memory = self.store.memory.read(release.offer, release.round + 1)

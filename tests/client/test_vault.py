@@ -1,0 +1,416 @@
+"""The vault's node side: what is answered, what is refused and counted, and that nothing else comes out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import toy_profile
+import toy_vault
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from toy_vault import Arrays, Vault, bytes_of, running
+from toy_world import HashEncoder
+
+from commonground.client import rounds, vault, vault_device
+from commonground.client import vault_pb2 as pb
+from commonground.client.learner import Insecure, Learner
+from commonground.client.sockets import NODE, OWNER, TOKEN, socket_folder
+from commonground.client.store import NAME as STORE
+from commonground.client.store import Store
+from commonground.client.vault import VaultServer, is_loopback
+from commonground.client.vault_pb2_grpc import NodeStub
+from commonground.client.wire import to_tensors
+from commonground.errors import CommonGroundError, EgressError, InputError
+from commonground.study.offer import Offer
+from commonground.training import features
+
+SECRET = "purple dragons in the bath"
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "Encoder", HashEncoder)
+
+
+@pytest.fixture
+def offer(encoder: None) -> Offer:
+    return toy_vault.offer_of(toy_vault.study_config())
+
+
+@pytest.fixture
+def box(tmp_path: Path, offer: Offer) -> Iterator[Vault]:
+    """A vault whose person has taught it and accepted the offer."""
+    with running(tmp_path / "p", offer) as found:
+        found.teach()
+        found.consent()
+        yield found
+
+
+def raw(box: Vault) -> NodeStub:
+    return NodeStub(vault_device._channel(str(socket_folder(box.profile.folder) / NODE)))
+
+
+def question(round: int, arrays: Arrays, release: str, **more: Any) -> pb.Question:
+    return pb.Question(round=round, shared=to_tensors(arrays), release=release, **more)
+
+
+def refused(box: Vault) -> dict[str, int]:
+    found: dict[str, int] = box.owner.status()["refusals"]
+    return found
+
+
+def test_asked_again_for_a_release_the_same_bytes_come_and_nothing_is_charged(box: Vault) -> None:
+    arrays = box.operator.arrays(0.1)
+    release = box.operator.release(1, arrays)
+    first = bytes_of(box.shared(1, arrays, release))
+    assert [bytes_of(box.shared(1, arrays, release)) for _ in range(3)] == [first] * 3
+    assert box.owner.ledger()["messages"] == 1
+    assert [row["round"] for row in box.owner.receipts()] == [1]
+    second = bytes_of(box.shared(2))
+    assert second != first
+    assert box.owner.ledger()["messages"] == 2
+    assert refused(box) == {}
+
+
+def test_what_leaves_is_noised_by_the_operating_system(box: Vault, offer: Offer) -> None:
+    """The deviation of what is sent, over rounds of the same update, is the claim's."""
+    most = box.server.rounds.understood().terms.most
+    sent = [box.shared(round)["shared.safety.u"] for round in range(1, most + 1)]
+    std = box.server.rounds.understood().noise_std
+    found = np.std(np.diff(np.stack(sent), axis=0)) / np.sqrt(2)
+    assert std > 0
+    assert found == pytest.approx(std, rel=0.5)
+    assert not np.array_equal(sent[0], sent[1])
+
+
+def other_key(box: Vault, arrays: Arrays) -> str:
+    return box.operator.release(1, arrays, key=Ed25519PrivateKey.generate())
+
+
+def edited(box: Vault, arrays: Arrays) -> str:
+    return box.operator.release(1, arrays).replace('"round": 1', '"round": 2')
+
+
+def other_offer(box: Vault, arrays: Arrays) -> str:
+    return box.operator.release(1, arrays, offer="0" * 64)
+
+
+def old(box: Vault, arrays: Arrays) -> str:
+    box.shared(1)
+    return box.operator.release(1, arrays, version=0)
+
+
+def earlier(box: Vault, arrays: Arrays) -> str:
+    box.operator.version = 5
+    box.shared(3)
+    return box.operator.release(1, arrays)
+
+
+def nothing(box: Vault, arrays: Arrays) -> str:
+    return ""
+
+
+def swapped(box: Vault, arrays: Arrays) -> str:
+    return box.operator.release(1, {name: value + 1 for name, value in arrays.items()})
+
+
+def more(box: Vault, arrays: Arrays) -> str:
+    text = box.operator.release(1, arrays)
+    arrays["private.v"] = np.zeros(8, np.float32)
+    return text
+
+
+def flat(box: Vault, arrays: Arrays) -> str:
+    text = box.operator.release(1, arrays)
+    arrays["shared.safety.u"] = arrays["shared.safety.u"][:-1]
+    return text
+
+
+def nan(box: Vault, arrays: Arrays) -> str:
+    arrays["shared.safety.u"][0] = np.nan
+    return box.operator.release(1, arrays)
+
+
+def later(box: Vault, arrays: Arrays) -> str:
+    return box.operator.release(2, arrays)
+
+
+@pytest.mark.parametrize(
+    ("trick", "reason"),
+    [
+        (other_key, "unknown signer"),
+        (edited, "edited release"),
+        (other_offer, "another offer"),
+        (old, "replayed version"),
+        (earlier, "replayed version"),
+        (nothing, rounds.UNSIGNED),
+        (swapped, "other tensors than were signed"),
+        (more, "other tensors than the manifest's"),
+        (flat, "other shapes than the manifest's"),
+        (nan, "a non-finite adapter"),
+        (later, rounds.OTHER_ROUND),
+    ],
+)
+def test_a_server_that_tries_something_is_refused_with_a_constant(
+    box: Vault, trick: Any, reason: str
+) -> None:
+    arrays = box.operator.arrays(0.5)
+    release = trick(box, arrays)
+    before, sent = box.owner.ledger()["messages"], len(box.owner.receipts())
+    with pytest.raises(grpc.RpcError) as caught:
+        raw(box).SharedUpdate(question(1, arrays, release))
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.PERMISSION_DENIED, "refused")
+    assert raw(box).PrivateUpdate(question(1, arrays, release)) == pb.Nothing()
+    assert refused(box) == {reason: 2}
+    assert (box.owner.ledger()["messages"], len(box.owner.receipts())) == (before, sent)
+    assert box.store.adapters.current() is None
+    box.operator.version = 9
+    assert box.shared(4 if trick is earlier else 3)  # the study goes on
+
+
+def test_another_clip_is_refused(box: Vault) -> None:
+    arrays = box.operator.arrays()
+    release = box.operator.release(1, arrays)
+    for clip in (1e9, 1e-9, float("nan")):
+        with pytest.raises(EgressError, match="refused"):
+            box.device.shared_update(1, arrays, clip=clip, release=release)
+    assert refused(box) == {rounds.OTHER_CLIP: 3}
+    assert box.owner.ledger()["messages"] == 0
+
+
+def test_nothing_leaves_before_consent_while_paused_or_outside_of_the_time(
+    tmp_path: Path, offer: Offer
+) -> None:
+    with running(tmp_path / "p", offer) as box:
+        box.teach()
+        for call in (lambda: box.device.manifest, lambda: box.shared(1)):
+            with pytest.raises(EgressError, match="refused"):
+                call()
+        assert box.owner.status()["state"] == "consent"
+        box.consent()
+        assert box.owner.pause()["state"] == "paused"
+        with pytest.raises(EgressError, match="refused"):
+            box.shared(1)
+        assert box.owner.resume()["state"] == "ready"
+        assert box.shared(1)
+        assert refused(box) == {rounds.NO_CONSENT: 2, rounds.PAUSE: 1}
+    past = datetime.now(UTC) - timedelta(days=2)
+    closed = toy_vault.offer_of(
+        offer.settings, opens=past.isoformat(), closes=(past + timedelta(days=1)).isoformat()
+    )
+    with running(tmp_path / "q", closed) as box:
+        box.consent()
+        assert box.owner.status()["state"] == "closed"
+        with pytest.raises(EgressError, match="refused"):
+            box.shared(1)
+        assert refused(box) == {rounds.CLOSED: 1}
+
+
+def test_the_cap_and_the_number_of_messages_end_it_here(tmp_path: Path, offer: Offer) -> None:
+    with running(tmp_path / "p", offer) as box:
+        box.teach()
+        box.consent()
+        one = box.owner.ledger()["one"]
+    with running(tmp_path / "q", offer) as box:
+        box.teach()
+        box.consent(cap=one * 1.001)
+        box.shared(1)
+        with pytest.raises(EgressError):
+            box.shared(2)
+        assert refused(box) == {rounds.BUDGET: 1}
+        assert box.owner.status()["state"] == "spent"
+        assert box.owner.ledger()["messages"] == 1
+    few = toy_vault.offer_of(toy_vault.study_config(privacy__shared__participations=1))
+    with running(tmp_path / "r", few) as box:
+        box.consent()
+        box.shared(1)
+        with pytest.raises(EgressError):
+            box.shared(2)
+        assert refused(box) == {rounds.OFTEN: 1}
+
+
+def bits(
+    tmp_path: Path, offer: Offer, taste: list[tuple[str, str, str]], private: dict[str, Any], name: str
+) -> list[bytes]:
+    """Every byte that comes out of the node's socket in two rounds, metadata and status included."""
+    out: list[bytes] = []
+    with running(tmp_path / name, offer, Insecure(offer.settings.seed, 0)) as box:
+        for k in range(4):
+            box.owner.add(f"danger {k}", f"please do not {k}", f"do it so {k}", "safety")
+        for prompt, chosen, rejected in taste:
+            box.owner.add(prompt, chosen, rejected, "taste")
+        box.consent()
+        for round in (1, 2):
+            if private and (state := box.store.adapters.state()) is not None:
+                state |= {"adapter/private.v": private["v"], "total/private.v": private["v"]}
+                box.store.database.connection.execute("DELETE FROM adapters WHERE version > 1")
+                box.store.adapters.save(state, offer=offer.digest, round=0, shared_version=0)
+                version = box.store.adapters.current()
+                assert version is not None
+                box.store.put(f"life {version.version}", box.store.get("life 1"))
+            arrays = box.operator.arrays(0.01 * round)
+            asked = question(round, arrays, box.operator.release(round, arrays))
+            stub = raw(box)
+            for call, what in (
+                (stub.Describe, pb.Nothing()),
+                (stub.SharedUpdate, asked),
+                (stub.PrivateUpdate, asked),
+            ):
+                answer, done = call.with_call(what)
+                out.append(answer.SerializeToString(deterministic=True))
+                out.append(repr([*done.initial_metadata(), *done.trailing_metadata(), done.code()]).encode())
+    return out
+
+
+def spread(seed: int) -> dict[str, Any]:
+    return {"v": (10.0 ** np.random.default_rng(seed).uniform(-3, 3, (1, 8))).astype(np.float32)}
+
+
+TASTES = [
+    [],
+    [("a", SECRET, "short")],
+    [(f"q{k}", f"{SECRET} {k}", f"short {k}") for k in range(8)],
+]
+
+
+def test_nothing_of_taste_or_of_the_private_adapter_moves_a_bit_that_leaves(
+    tmp_path: Path, offer: Offer
+) -> None:
+    first = bits(tmp_path, offer, TASTES[1], {}, "0")
+    assert len(first) == 12
+    for k, taste in enumerate(TASTES):
+        assert bits(tmp_path, offer, taste, spread(k), f"other {k}") == first
+    assert SECRET.encode() not in b"".join(first)
+
+
+def test_a_build_that_leaks_is_found_by_the_same_comparison(
+    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canary sends one bit of a person's taste in the last place of one number."""
+    whole = Learner.answer
+
+    def leaking(self: Learner, *given: Any) -> Any:
+        found = whole(self, *given)
+        update = {n: v.clone() for n, v in found.update.items()}
+        update["shared.safety.u"][0, 0] += 1e-6 * len(self.rows["taste"])
+        return type(found)(update, found.after, found.memory)
+
+    monkeypatch.setattr(Learner, "answer", leaking)
+    assert bits(tmp_path, offer, TASTES[1], {}, "a") != bits(tmp_path, offer, TASTES[2], {}, "b")
+
+
+@pytest.mark.parametrize("what", [ValueError, SystemExit, MemoryError, CommonGroundError])
+def test_an_error_says_nothing_outside_and_no_text_of_hers_in_the_log(
+    box: Vault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise what(SECRET if what is not CommonGroundError else "a plain reason")
+
+    monkeypatch.setattr(Learner, "answer", fail)
+    monkeypatch.setattr(Learner, "private", fail)
+    arrays = box.operator.arrays()
+    asked = question(1, arrays, box.operator.release(1, arrays))
+    with caplog.at_level(logging.DEBUG), pytest.raises(grpc.RpcError) as caught:
+        raw(box).SharedUpdate(asked)
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "failed")
+    assert SECRET not in repr(caught.value)
+    assert SECRET not in caplog.text
+    assert raw(box).PrivateUpdate(asked) == pb.Nothing()
+    assert refused(box) == {rounds.FAULT: 2}
+    monkeypatch.undo()
+    monkeypatch.setattr(features, "Encoder", HashEncoder)
+    # Charged once, and made under that charge when it is asked for again.
+    assert raw(box).SharedUpdate(asked).digest == box.owner.receipts()[0]["digest"]
+    assert box.owner.ledger()["messages"] == 1
+
+
+def test_an_oversized_message_never_arrives(box: Vault) -> None:
+    arrays = {"shared.safety.u": np.zeros(4 << 20, np.float32)}
+    with pytest.raises(grpc.RpcError) as caught:
+        raw(box).SharedUpdate(question(1, arrays, "x"))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert box.shared(1)
+
+
+def test_a_private_phase_is_done_once_a_round(box: Vault) -> None:
+    arrays = box.operator.arrays(0.1)
+    release = box.operator.release(1, arrays)
+    for _ in range(3):
+        box.device.private_update(1, arrays, False, release=release)
+    assert [row["reason"] for row in box.owner.adapters()] == ["round 1: 6 of 40 steps, 4 comparisons"]
+    box.owner.reset()
+    box.device.private_update(1, arrays, False, release=release)
+    assert box.store.adapters.current() is None
+
+
+def test_sockets_and_token_are_the_owners_alone(box: Vault) -> None:
+    folder = socket_folder(box.profile.folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for path in (folder / NODE, folder / OWNER, box.profile.run / TOKEN, box.profile.folder / STORE):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_a_long_path_gets_a_short_folder_of_its_own(tmp_path: Path, offer: Offer) -> None:
+    deep = tmp_path / ("x" * 60) / ("y" * 60) / "p"
+    deep.parent.mkdir(parents=True)
+    with running(deep, offer) as box:
+        folder = socket_folder(deep)
+        assert len(os.fsencode(folder / OWNER)) <= 100
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        box.consent()
+        assert box.shared(1)
+    with running(deep, offer) as box:  # and keeps it
+        assert socket_folder(deep) == folder
+    folder.chmod(0o755)
+    with pytest.raises(InputError, match="not ours alone"):
+        socket_folder(deep)
+
+
+@pytest.mark.parametrize(
+    ("address", "fits"),
+    [
+        ("127.0.0.1:9", True),
+        ("[::1]:9", True),
+        ("localhost:9", True),
+        ("192.0.2.1:9", False),
+        ("study.example.org:443", False),
+        ("127.evil.example:1", False),
+    ],
+)
+def test_predictable_noise_is_for_this_machine_alone(
+    tmp_path: Path, offer: Offer, address: str, fits: bool
+) -> None:
+    assert is_loopback(address) == fits
+    if not fits:
+        profile = toy_profile.make_profile(tmp_path / "p", offer, address=address)
+        with (
+            Store(profile.folder / STORE, toy_vault.KEY) as store,
+            pytest.raises(InputError, match="noise that can be predicted"),
+        ):
+            VaultServer(profile, store, Insecure(1, 0))
+
+
+def test_one_vault_a_profile_and_one_line_for_the_second(
+    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = toy_profile.make_profile(tmp_path / "p", offer)
+    monkeypatch.setattr(vault, "make_key", lambda *_, **__: toy_vault.KEY)
+    with vault.opened(profile):
+        assert vault.main(["--profile", str(profile.folder)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].replace("\n", "") == f"error: another vault runs on the profile {profile.folder}"
+    assert len(said) == 2
+    assert said[1].startswith("hint: ")
+
+
+def test_a_folder_that_is_no_profile_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vault.main(["--profile", str(tmp_path)]) == 2
+    assert "is no device profile" in capsys.readouterr().err
