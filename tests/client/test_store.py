@@ -1,6 +1,8 @@
+import contextlib
 import math
 import os
 import sqlite3
+import tempfile
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_store import KEY, MANIFEST, OFFER, SCOPE, live, local_terms, noisy, open_store, state
 
+from commonground.client import database
 from commonground.client.arrays import from_blob, to_blob
 from commonground.client.database import Database
 from commonground.client.schema import MIGRATIONS
@@ -47,6 +50,20 @@ def test_undo_takes_the_newest_and_never_gives_its_number_again(tmp_path: Path) 
         assert (undone.id, undone.first) == (second, "c")
         assert store.feedback.newest() == 1
         assert store.feedback.add("p", "e", "f", "taste") == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(texts=st.lists(st.text(max_size=30), min_size=4, max_size=4))
+def test_any_text_comes_back_or_is_refused_whole(texts: list[str]) -> None:
+    prompt, chosen, rejected, why = texts
+    with tempfile.TemporaryDirectory() as folder:
+        with open_store(Path(folder)) as store, contextlib.suppress(InputError):
+            store.feedback.add(prompt, chosen, rejected, "taste", why)
+        with open_store(Path(folder)) as store:
+            found = [(v.prompt, v.first, v.second, v.why) for v in store.feedback.all()]
+    fits = chosen.strip() and rejected.strip() and chosen != rejected
+    whole = not any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
+    assert found == ([(prompt, chosen, rejected, why)] if fits and whole else [])
 
 
 def test_what_cannot_be_a_comparison_is_refused(tmp_path: Path) -> None:
@@ -286,6 +303,16 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
         store.database.row("PRAGMA max_page_count = 100000")
         assert store.adapters.save({"x": np.zeros(100_000)}, offer=OFFER, round=1, shared_version=1) == 1
         assert store.feedback.counts()["taste"] == 1
+
+
+def test_a_store_that_another_process_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "WAIT", 0.05)
+    with open_store(tmp_path) as store, open_store(tmp_path) as other, store.transaction():
+        store.put("a", "1")
+        with pytest.raises(StorageError, match="locked") as caught:
+            other.put("a", "2")
+        assert "commonground device down" in str(caught.value.hint)
+        assert other.get("a") == ""  # reading goes on, of what was there before
 
 
 @pytest.mark.parametrize("kind", ["no folder", "a folder", "read-only text"])
