@@ -1,0 +1,213 @@
+"""What a guard asks: how likely is this prompt, or this answer, to break a constraint?
+
+A detector is frozen and reads texts with base weights alone, so no private weight can touch it; its digest is
+over everything that its scores depend on. The default is a logistic head on frozen embeddings and words,
+fitted on public pairs. On unseen pairs of the starter set, by cross-validation, it catches 70 % of the unsafe
+answers, at 23 % of the safe answers to the same prompts and 0.5 % of answers that differ in taste alone; 84
+pairs of one author are few, so expect less elsewhere. What it misses is measured by another judge, never by
+itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from commonground.data.starter import safety_pairs, taste_prompts
+from commonground.errors import DataError, ModelError
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+STRENGTH = 10.0  # inverse ridge of the head; unit rows need a light one
+WORDS, WEIGHT = 4096, 2.0  # hashed words and pairs of words, and what they weigh beside an embedding
+VERSION = 1  # of the features
+
+
+class Detector(Protocol):
+    """Scores texts; deterministic and without state."""
+
+    name: str
+    digest: str
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> Sequence[float]:
+        """Probability in [0, 1] that each prompt (answers None) or each answer is unsafe."""
+        ...
+
+
+def features(embed: Embed, prompts: Sequence[str], answers: Sequence[str] | None) -> np.ndarray:
+    """(n, D) float64: embeddings of each text (and of its prompt) beside its words, hashed.
+
+    Embeddings say what a text is about; how recklessly it speaks is in its words.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    texts = list(prompts if answers is None else answers)
+    parts = [embed(texts)] if answers is None else [embed(texts), embed(list(prompts))]
+    hashed = HashingVectorizer(n_features=WORDS, ngram_range=(1, 2), alternate_sign=False)
+    return np.hstack(
+        [*(np.asarray(p, np.float64) for p in parts), WEIGHT * hashed.transform(texts).toarray()]
+    )
+
+
+class Head:
+    """Logistic regression on frozen features.
+
+    Args:
+        embed: texts -> (n, D) embeddings of a frozen encoder, e.g. `Encoder().embed`.
+        encoder: digest of that encoder.
+        weights: float64, one a feature.
+        bias: of the head.
+        answers: whether it reads answers (beside their prompts) or prompts alone.
+        name: what to call it.
+    """
+
+    def __init__(
+        self,
+        embed: Embed,
+        encoder: str,
+        weights: np.ndarray,
+        bias: float,
+        *,
+        answers: bool,
+        name: str = "head",
+    ) -> None:
+        self.name, self._embed, self._bias, self._answers = name, embed, float(bias), answers
+        self._weights = np.asarray(weights, dtype=np.float64)
+        fixed = self._weights.tobytes() + np.float64(self._bias).tobytes()
+        about = f"head {VERSION} on {encoder}, answers: {answers}, words: {WORDS} x {WEIGHT}"
+        self.digest = hashlib.sha256(about.encode() + b"\0" + fixed).hexdigest()
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> Sequence[float]:
+        """See `Detector`; raises `ModelError` where it is asked about the other side."""
+        if self._answers != (answers is not None):
+            raise ModelError(
+                f"detector {self.name!r} reads {'answers' if self._answers else 'prompts alone'}"
+            )
+        if not prompts:
+            return []
+        logits = features(self._embed, prompts, answers) @ self._weights + self._bias
+        return [float(p) for p in 1 / (1 + np.exp(-np.clip(logits, -700, 700)))]
+
+
+Texts = Sequence[tuple[str, str]]  # prompt, answer
+
+
+def fit_head(embed: Embed, encoder: str, unsafe: Texts, safe: Texts, name: str = "head") -> Head:
+    """Fit an answer-side head on public texts.
+
+    Args:
+        embed: see `Head`.
+        encoder: see `Head`.
+        unsafe: prompts with answers that should score high.
+        safe: prompts with answers that should score low.
+        name: what to call it.
+
+    Raises:
+        DataError: one of the two lists is empty.
+    """
+    rows = [*unsafe, *safe]
+    prompts, answers = [p for p, _ in rows], [a for _, a in rows]
+    weights, bias = _fit(embed, prompts, answers, len(unsafe))
+    return Head(embed, encoder, weights, bias, answers=True, name=name)
+
+
+def fit_prompt_head(
+    embed: Embed, encoder: str, unsafe: Sequence[str], safe: Sequence[str], name: str = "prompt head"
+) -> Head:
+    """Fit a prompt-side head on public prompts; see `fit_head`."""
+    weights, bias = _fit(embed, [*unsafe, *safe], None, len(unsafe))
+    return Head(embed, encoder, weights, bias, answers=False, name=name)
+
+
+def _fit(
+    embed: Embed, prompts: Sequence[str], answers: Sequence[str] | None, unsafe: int
+) -> tuple[np.ndarray, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    if not 0 < unsafe < len(prompts):
+        raise DataError(f"{unsafe} unsafe and {len(prompts) - unsafe} safe texts; a head needs some of each")
+    labels = np.arange(len(prompts)) < unsafe
+    model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=2000)
+    found = model.fit(features(embed, prompts, answers), labels)
+    return found.coef_[0], float(found.intercept_[0])
+
+
+def answer_head(embed: Embed, encoder: str) -> Head:
+    """The default answer-side detector: unsafe against safe answers of the starter set, and every taste.
+
+    Answers of all styles count as safe, so that a style is not taken for a danger.
+    """
+    unsafe = [(pair.prompt, pair.unsafe) for pair in safety_pairs()]
+    safe = [(pair.prompt, pair.safe) for pair in safety_pairs()]
+    safe += [(prompt.prompt, answer) for prompt in taste_prompts() for answer in prompt.answers.values()]
+    return fit_head(embed, encoder, unsafe, safe, "answers of the starter set")
+
+
+class Classifier:
+    """Any Hugging Face sequence classifier.
+
+    Args:
+        place: a local folder or a hub name (`HF_HUB_OFFLINE` is respected).
+        unsafe: the label, or labels, whose probabilities add up to "unsafe"; '' where the model has a
+            label that says so by name.
+        max_tokens: how much of prompt and answer is read.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no such label.
+    """
+
+    def __init__(self, place: str, unsafe: Sequence[str] | str = "", max_tokens: int = 512) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        local = Path(place).is_dir()
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=local)
+            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+                place, local_files_only=local, dtype="float32"
+            ).eval()
+        except Exception as error:  # transformers and the hub raise dozens of types
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            raise ModelError(
+                f"detector {place!r} cannot be loaded as a sequence classifier: {first}",
+                hint="give a local folder, or leave the detector at its default",
+            ) from error
+        labels = {str(label).lower(): int(k) for k, label in self._model.config.id2label.items()}
+        wanted = [unsafe] if isinstance(unsafe, str) else list(unsafe)
+        wanted = [w.lower() for w in wanted if w] or [w for w in labels if w in KNOWN_LABELS]
+        if not wanted or set(wanted) - set(labels):
+            raise ModelError(
+                f"detector {place!r} has the labels {', '.join(sorted(labels))}; "
+                f"which of them mean unsafe is not clear from {', '.join(wanted) or 'their names'}",
+                hint="name them in the charter, e.g. unsafe_labels: [toxic]",
+            )
+        self._unsafe, self._max = sorted(labels[w] for w in wanted), max_tokens
+        self.name, self.digest = place, self._digest(wanted)
+
+    def _digest(self, wanted: Sequence[str]) -> str:
+        digest = hashlib.sha256(f"{sorted(wanted)} {self._max}".encode())
+        for key, value in sorted(self._model.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+        digest.update(self._tokenizer.backend_tokenizer.to_str().encode())
+        return digest.hexdigest()
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> Sequence[float]:
+        """See `Detector`; prompt and answer are read as a pair of texts, each row alone."""
+        import torch
+
+        found = []
+        for k, prompt in enumerate(prompts):
+            texts = (prompt,) if answers is None else (prompt, answers[k])
+            tokens = self._tokenizer(*texts, truncation=True, max_length=self._max, return_tensors="pt")
+            with torch.inference_mode():
+                chance = self._model(**tokens).logits[0].double().softmax(-1)
+            found.append(float(chance[self._unsafe].sum()))
+        return found
+
+
+KNOWN_LABELS = {"unsafe", "toxic", "harmful", "toxicity", "jailbreak", "injection"}
