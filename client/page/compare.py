@@ -12,7 +12,9 @@ from commonground.client.page.stage import Stage
 from commonground.web import parts
 
 SIDES = ("A", "B")
-NAMES = {"shared": "common ground", "personal": "yours"}
+OWN = "own"  # the side that the person wrote herself
+BOTH = "both"  # what both policies wrote
+NAMES = {"shared": "common ground", "personal": "yours", OWN: "your words", BOTH: "both models"}
 EVERY = 0.08  # seconds between two drawings of an answer that is being written
 VOTES = (("a", "A is better"), ("b", "B is better"), ("t", "Tie"), ("x", "Both bad"))
 QUESTION = (
@@ -24,6 +26,12 @@ ABOUT_HARM = (
     "everybody shares, through the sealed messages you can see under Messages. If it is a matter of taste, "
     "it stays on this device and teaches your own adapter alone."
 )
+
+
+def comparable(pair: Pair) -> bool:
+    """Whether a vote on the two answers says something."""
+    a, b = (text.strip() for text in pair.answers)
+    return bool(a and b and a != b)
 
 
 class Compare:
@@ -166,13 +174,8 @@ class Compare:
                     self._after_writing(pair)
 
     def _after_writing(self, pair: Pair) -> None:
-        if pair.answers[0].strip() == pair.answers[1].strip():
-            parts.notice(
-                "Both answers are the same, word for word: there is nothing to compare. Ask something else."
-            )
-            return
-        if not all(text.strip() for text in pair.answers):
-            parts.notice("One answer is empty, so there is nothing to compare. Ask something else.")
+        if not comparable(pair):
+            self._offer_own_words(pair)
             return
         with parts.box("votes", role="group", aria_label="Your verdict"):
             for key, name in VOTES:
@@ -185,6 +188,29 @@ class Compare:
             if not self.writes:
                 parts.button("Skip this pair", self.stage.doing(self.suggest), "quiet")
 
+    def _offer_own_words(self, pair: Pair) -> None:
+        """Two answers that are none to compare: hers can stand against theirs.
+
+        Before anything is learned, both policies may well write the same.
+        """
+        theirs = next((text for text in pair.answers if text.strip()), "")
+        same = "Both answers are the same, word for word." if all(pair.answers) else "An answer is empty."
+        parts.notice(f"{same} There is nothing to compare, but you can write what you would have liked.")
+        if not theirs:
+            return
+
+        async def own(text: str) -> None:
+            written = Pair(pair.prompt, [text.strip(), theirs], (OWN, BOTH), written=True)
+            if not comparable(written):
+                self.stage.say("Write an answer that differs from theirs.", "warn")
+                return
+            self.show(written)
+            await self.vote("a")
+
+        field = parts.Field("The answer you would have liked", "textarea", rows="3", maxlength="20000")
+        with parts.box("row end"):
+            parts.button("Mine is better", self.stage.doing(lambda: own(field.value)), "main")
+
     def _vote(self, key: str) -> parts.Action:
         return self.stage.doing(lambda: self.vote(key))
 
@@ -194,7 +220,7 @@ class Compare:
         if pair is None or not pair.written or pair.kept or self.busy or self.pending is not None:
             return
         a, b = pair.answers
-        if a.strip() == b.strip() or not a.strip() or not b.strip():
+        if not comparable(pair):
             return
         self.busy = True
         try:

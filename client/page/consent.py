@@ -47,19 +47,22 @@ async def consent(stage: Stage) -> None:
             f"{number(accepted['epsilon_cap'])}.",
             "good",
         )
-    title, text = NOISE[found["trust"]]
     with parts.box("two"):
         with parts.card("What for"):
             parts.el("p", offer["purpose"] or "The operator wrote nothing here.")
-        with parts.card(title):
-            parts.el("p", text)
-    with parts.card("What it means"):
-        for line in found["words"]:
-            parts.el("p", line)
+        if not found["fits"]:  # otherwise this device could not derive what the offer means
+            title, text = NOISE[found["trust"]]
+            with parts.card(title):
+                parts.el("p", text)
+    if not found["fits"]:
+        with parts.card("What it means"):
+            for line in found["words"]:
+                parts.el("p", line)
     _terms(found)
-    _leaves(found)
-    if (accepted is None or found["changed"]) and not found["fits"]:
-        _accept(stage, found)
+    if not found["fits"]:
+        _leaves(found)
+        if accepted is None or found["changed"]:
+            _accept(stage, found)
 
 
 def _terms(found: Document) -> None:
@@ -71,15 +74,22 @@ def _terms(found: Document) -> None:
                 ("Contact", offer["contact"] or "no contact given"),
                 ("The shared adapter learns from", offer["shares"]),
                 ("Open", f"{when(offer['opens'])} to {when(offer['closes'])}"),
-                ("At most", f"{found['most']} of your messages, {found['separation']} rounds apart"),
-                ("ε of all of them", number(found["epsilon"]) if found["meaningful"] else NO_NUMBER),
-                ("Clipped to", number(found["clip"])),
-                ("Noise multiplier", number(found["noise_multiplier"])),
+                *([] if found["fits"] else _derived(found)),
                 ("Software", f"commonground {offer['software']}"),
                 ("Operator's key", offer["signer"]),
                 ("SHA-256 of the offer", offer["digest"]),
             ]
         )
+
+
+def _derived(found: Document) -> list[tuple[str, str]]:
+    """What this device derived from the offer by itself."""
+    return [
+        ("At most", f"{found['most']} of your messages, {found['separation']} rounds apart"),
+        ("ε of all of them", number(found["epsilon"]) if found["meaningful"] else NO_NUMBER),
+        ("Clipped to", number(found["clip"])),
+        ("Noise multiplier", number(found["noise_multiplier"])),
+    ]
 
 
 def _leaves(found: Document) -> None:

@@ -158,9 +158,10 @@ def _leave(stage: Stage) -> None:
         if field.value.strip() != study:
             stage.say(f"Type the study's name, {study}, to leave.", "bad")
             return
+        offer = (await stage.desk.ask(lambda owner: owner.consent()))["offer"]
         await stage.desk.ask(lambda owner: owner.erase())
         stage.desk.left = True
-        ui.navigate.to("controls")
+        stage.say_goodbye(offer["contact"])
 
     with parts.card("Leave the study", "leave"):
         parts.el("p", PAST)

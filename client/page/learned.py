@@ -5,7 +5,6 @@ from __future__ import annotations
 from nicegui import ui
 from nicegui.element import Element
 
-from commonground.client.page.compare import NAMES
 from commonground.client.page.desk import Document
 from commonground.client.page.stage import Stage
 from commonground.web import parts
@@ -104,7 +103,7 @@ def _try(stage: Stage) -> None:
         async def both(prompt: str) -> None:
             area.clear()
             with area, parts.box("two"):
-                blocks = {which: _answer(which, "") for which in NAMES}
+                blocks = {which: _answer(which, "") for which in ("shared", "personal")}
             for which, block in blocks.items():
                 text = ""
                 async for piece in stage.desk.generate(prompt, which):

@@ -65,7 +65,9 @@ def _budget(found: Document) -> None:
         return
     with parts.box("row apart"):
         parts.el("p", f"ε = {number(spent)} spent", "big")
-        parts.el("p", f"of {number(cap)} that you accepted, at δ = {number(found['delta'], 2)}", "soft")
+        at = f"at δ = {number(found['delta'], 2)}"
+        limit = f"of {number(cap)} that you accepted" if math.isfinite(cap) else "and you set no cap"
+        parts.el("p", f"{limit}, {at}", "soft")
     words = f"epsilon {number(spent)} of {number(cap)} spent, {number(found['left'])} left"
     parts.gauge("Privacy spent", spent, cap if math.isfinite(cap) else one, words)
     if found["messages"] >= found["most"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nicegui import ui
 from nicegui.element import Element
 
-from commonground.client.page.desk import Desk, Document
+from commonground.client.page.desk import LEFT, Desk, Document
 from commonground.errors import CommonGroundError
 from commonground.web import parts
 
@@ -28,6 +28,7 @@ TONE = {
     "paused": "warn",
     "closed": "warn",
 }
+STAYS = "What it sent before is part of the shared adapter and cannot be withdrawn. You can close this page."
 GONE = "The page cannot reach what keeps your data"
 
 
@@ -53,6 +54,20 @@ class Stage:
         if text:
             with self.live:
                 parts.notice(text, kind)
+
+    def say_goodbye(self, contact: str) -> None:
+        """Replace the page's content: the process that serves it may end at any moment now."""
+        told = contact or "no contact given"
+        content = ui.context.client.content
+        content.clear()
+        with content:
+            keys = parts.Keys()
+            with parts.card("You have left", "goodbye") as card:
+                parts.el("p", LEFT)
+                parts.el("p", STAYS)
+                parts.el("p", f"The operator still lists you as enrolled. Tell them: {told}.")
+                parts.put(card, tabindex="-1")
+            keys.focus(card)
 
     async def attempt(self, action: Callable[[], Awaitable[None]]) -> bool:
         """Do something; an error becomes one line and what to do next."""
@@ -126,10 +141,6 @@ def _out_of_reach(desk: Desk, error: CommonGroundError) -> None:
     with parts.card("You have left" if desk.left else GONE):
         parts.el("p", sentence(error))
         if desk.left:
-            parts.el(
-                "p",
-                "What this device sent before is part of the shared adapter and cannot be withdrawn. You can "
-                "close this page.",
-            )
+            parts.el("p", STAYS)
         else:
             parts.el("a", "Try again", "button", href="")

@@ -136,7 +136,9 @@ def test_what_a_model_writes_is_text_and_asks_nobody(window: Watched, served: Se
     assert page.evaluate("window.broken === undefined")
 
 
-def test_the_same_words_twice_are_no_comparison(window: Watched, served: Served) -> None:
+def test_the_same_words_twice_are_no_comparison_but_her_own_may_stand_against_them(
+    window: Watched, served: Served
+) -> None:
     page = window.page
     ask(page, "Say the same")
     assert page.locator(".votes").count() == 0
@@ -144,6 +146,16 @@ def test_the_same_words_twice_are_no_comparison(window: Watched, served: Served)
     page.keyboard.press("a")
     page.wait_for_timeout(200)
     assert calls(served) == []
+    mine = page.get_by_role("textbox", name="The answer you would have liked")
+    mine.fill(" The same words. ")
+    page.get_by_role("button", name="Mine is better").click()
+    page.get_by_text("Write an answer that differs").wait_for()
+    mine.fill("Words of my own.")
+    page.get_by_role("button", name="Mine is better").click()
+    page.get_by_text("Kept as taste").wait_for()
+    assert page.locator(".which").all_inner_texts() == ["your words", "both models"]
+    kept = calls(served)[-1]
+    assert (kept["chosen"], kept["rejected"]) == ("Words of my own.", "The same words.")
 
 
 def test_by_keyboard_alone_on_a_phone_in_the_dark(browser: Any, served: Served) -> None:

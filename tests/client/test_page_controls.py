@@ -143,5 +143,7 @@ def test_leaving_needs_the_name_and_says_what_stays(window: Watched, served: Ser
     page.get_by_label("Type kind-answers to leave").fill("kind-answers")
     leave.click()
     page.get_by_role("heading", name="You have left").wait_for()
+    assert "Tell them: study@example.org" in page.inner_text("main")
+    page.locator(".goodbye:focus").wait_for()
     assert calls(served)[-1] == "erase"
     assert "cannot be withdrawn" in window.open("").inner_text("main")

@@ -3,11 +3,15 @@ export default {
   props: { keys: Array, target: String, turn: Number },
   emits: ["key"],
   watch: {
-    turn() {
+    turn: "move",
+  },
+  methods: {
+    move() {
       this.$nextTick(() => document.getElementById(this.target)?.focus());
     },
   },
   mounted() {
+    if (this.turn) this.move();
     this.listen = (event) => {
       const at = document.activeElement;
       const typing = at && (at.isContentEditable || ["TEXTAREA", "SELECT"].includes(at.tagName) || (at.tagName === "INPUT" && at.type !== "checkbox"));
