@@ -177,6 +177,12 @@ class DeviceLedger:
     def _charge(self, upload: Upload, terms: Terms, cap: float) -> tuple[bool, Sent | None]:
         """Whether it was charged now; and the message, where there is one already."""
         release, ledger = upload.release, self._ledger(upload.scope)
+        if terms.charge.sampling != 1 or terms.claim.unit != "person":
+            raise PrivacyError(
+                f"the offer counts on sampling at rate {terms.charge.sampling:g} with unit {terms.claim.unit}; "
+                "accepted: rate 1 and unit person, because a real device is not drawn in secret",
+                hint="the operator has to make an offer without amplification",
+            )
         known = "SELECT offer, round, tensors FROM uploads WHERE scope = ? AND key = ?"
         joined = "SELECT COUNT(*), COALESCE(MAX(round), 0) FROM uploads WHERE scope = ? AND offer = ?"
         with self._store.database.transaction() as run:

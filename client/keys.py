@@ -28,7 +28,7 @@ from commonground.errors import InputError, StorageError
 
 NAME = "store.json"
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}  # 128 MiB and about half a second for each guess
-MOST_SCRYPT = {"n": 2**20, "r": 32, "p": 16}  # a file that somebody edited must not fill the memory
+MOST_SCRYPT = {"n": 2**20, "r": 8, "p": 4}  # 1 GiB: a file that somebody edited must not fill the memory
 LEAST_PASSPHRASE = 8
 _BACKUP = "restore store.json and store.db from one backup of the profile folder"
 

@@ -25,6 +25,7 @@ from commonground.errors import PrivacyError, StorageError
 from commonground.manifest import Sealed
 from commonground.privacy.accounting import Charge, epsilon_composed, epsilon_gaussian
 from commonground.privacy.banded import may_join
+from commonground.privacy.claims import shared_claim
 from commonground.study.offer import Terms
 
 LOCAL, BANDED = local_terms(), banded_terms()
@@ -200,6 +201,17 @@ def test_a_message_without_noise_needs_an_infinite_cap(tmp_path: Path) -> None:
         ledger.once(upload(1), bare, math.inf, noisy(1))
         assert ledger.epsilon(1e-3) == math.inf
         assert "epsilon is infinite" in in_words(ledger, bare, OFFER, math.inf).splitlines()[-3]
+
+
+def test_amplification_is_never_believed(tmp_path: Path) -> None:
+    drawn = shared_claim(people=200, cohort=20, rounds=50, epsilon_target=4.0, clip=1.0)
+    whole = replace(drawn, sampling=1.0, unit="comparison")
+    with open_store(tmp_path) as store:
+        ledger = DeviceLedger(store)
+        for claim in (drawn, whole):
+            with pytest.raises(PrivacyError, match="accepted: rate 1 and unit person"):
+                ledger.once(upload(1), Terms(claim, LOCAL.private_claim), math.inf, never)
+        assert ledger.entries() == []
 
 
 events = st.lists(
