@@ -179,7 +179,7 @@ class DeviceLedger:
         release, ledger = upload.release, self._ledger(upload.scope)
         if terms.charge.sampling != 1 or terms.claim.unit != "person":
             raise PrivacyError(
-                f"the offer counts on sampling at rate {terms.charge.sampling:g} with unit {terms.claim.unit}; "
+                f"the offer counts on sampling at rate {terms.charge.sampling:g}, unit {terms.claim.unit}; "
                 "accepted: rate 1 and unit person, because a real device is not drawn in secret",
                 hint="the operator has to make an offer without amplification",
             )
