@@ -23,6 +23,7 @@ def start_together(folder: Path, race: str) -> None:
     (folder / f"{race}-go").touch()
 
 
+@pytest.mark.slow
 def test_two_processes_answer_one_release_once_and_cannot_both_take_the_last_unit(tmp_path: Path) -> None:
     cap = cap_for(TERMS, 3)
     with open_store(tmp_path) as store:
