@@ -70,7 +70,7 @@ class Operator:
         """The next version, signed; `key` signs with another key."""
         key = changes.pop("key", toy_profile.KEY)
         self.version += 1
-        values = {
+        values: dict[str, Any] = {
             "offer": self.offer.digest,
             "version": self.version,
             "round": round,
@@ -145,14 +145,17 @@ def die(step: str, at: str) -> None:
 
 def main(folder: Path, step: str) -> None:
     """The vault of a profile that dies at a step."""
-    DeviceLedger._reached = lambda self, at: die(step, at)  # type: ignore[method-assign]
     whole = services.sealed_message
+
+    def reached(self: DeviceLedger, at: str) -> None:
+        die(step, at)
 
     def handed(sealed: Any) -> Any:
         answer = whole(sealed)
         die(step, "answered")
         return answer
 
+    DeviceLedger._reached = reached  # type: ignore[method-assign,assignment]
     services.sealed_message = handed
     profile = read_profile(folder)
     with Store(folder / STORE, KEY) as store:

@@ -1,0 +1,141 @@
+"""kill -9 of a real vault process at every step of a round: one message a release, and one charge."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import toy_profile
+import toy_vault
+from toy_encoder import save_encoder
+from toy_vault import bytes_of
+
+from commonground.client import vault_device
+from commonground.client.device_ledger import STEPS, DeviceLedger
+from commonground.client.owner import OwnerClient
+from commonground.client.profile import read_profile
+from commonground.client.sockets import NODE, TOKEN, socket_folder
+from commonground.client.store import NAME as STORE
+from commonground.client.store import Store
+from commonground.client.vault_device import VaultDevice
+from commonground.errors import CommonGroundError
+from commonground.study.offer import Offer
+
+TOYS = Path(toy_vault.__file__)
+
+
+@pytest.fixture(scope="module")
+def offer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offer]:
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMMONGROUND_CACHE", str(folder / "cache"))
+        yield toy_vault.offer_of(toy_vault.study_config(model__base=str(save_encoder(folder / "model"))))
+
+
+@contextmanager
+def process(folder: Path, step: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A vault of its own, up; killed at the end where it still runs."""
+    run = folder / "run"
+    (run / TOKEN).unlink(missing_ok=True)
+    with (folder / "vault.log").open("ab") as log:
+        child = subprocess.Popen([sys.executable, str(TOYS), str(folder), step], stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 90
+        while not (run / TOKEN).exists() or not (socket_folder(folder) / NODE).exists():
+            assert child.poll() is None, (folder / "vault.log").read_text()[-2000:]
+            assert time.monotonic() < until, "the vault does not come up"
+            time.sleep(0.05)
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        vault_device._channel.cache_clear()
+
+
+def ready(folder: Path) -> OwnerClient:
+    """The owner's side, once it answers."""
+    owner, until = OwnerClient(folder), time.monotonic() + 60
+    while True:
+        try:
+            owner.status()
+        except CommonGroundError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        else:
+            return owner
+
+
+def ask(folder: Path, round: int, arrays: dict[str, np.ndarray], release: str) -> bytes | None:
+    """The bytes of a message; None where the vault died over it."""
+    device = VaultDevice(str(socket_folder(folder) / NODE))
+    try:
+        _ = device.manifest
+        return bytes_of(device.shared_update(round, arrays, release=release).tensors)
+    except CommonGroundError as error:
+        if not isinstance(error.__cause__, grpc.RpcError):
+            raise
+        return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [*STEPS, "answered"])
+def test_killed_at_any_step_there_is_one_message_and_one_charge(
+    tmp_path: Path, offer: Offer, step: str
+) -> None:
+    folder = tmp_path / "p"
+    toy_profile.make_profile(folder, offer)
+    operator = toy_vault.Operator(offer)
+    arrays = operator.arrays(0.1)
+    release = operator.release(1, arrays)
+    with process(folder, step) as child:
+        owner = ready(folder)
+        owner.add("danger", "please do not", "do it so", "safety")
+        owner.accept(offer.digest, 50.0)
+        owner.close()
+        assert ask(folder, 1, arrays, release) is None
+        assert child.wait(60) == -signal.SIGKILL
+    with Store(folder / STORE, toy_vault.KEY) as store:
+        store.check()
+        entries = [entry["status"] for entry in DeviceLedger(store).entries()]
+        made = [sent.receipt.digest for sent in store.outbox.receipts()]
+    assert entries == {"asked": [], "kept": ["committed"], "answered": ["committed"]}.get(step, ["reserved"])
+    assert len(made) == (step in ("kept", "answered"))
+    with process(folder):
+        owner = ready(folder)
+        first = ask(folder, 1, arrays, release)
+        assert first is not None
+        assert ask(folder, 1, arrays, release) == first
+        receipts = owner.receipts()
+        assert [row["round"] for row in receipts] == [1]
+        assert made in ([], [receipts[0]["digest"]])
+        ledger = owner.ledger()
+        assert (ledger["messages"], [row["status"] for row in ledger["entries"]]) == (1, ["committed"])
+        assert ledger["epsilon"] == pytest.approx(receipts[0]["epsilon"])
+        owner.close()
+
+
+@pytest.mark.slow
+def test_killed_while_it_runs_its_socket_and_lock_are_taken_over(tmp_path: Path, offer: Offer) -> None:
+    """What the supervisor does: start again at once on the same profile."""
+    folder = tmp_path / "p"
+    toy_profile.make_profile(folder, offer)
+    with process(folder) as child:
+        owner = ready(folder)
+        owner.add("question", "kind", "curt", "taste")
+        owner.close()
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(60) == -signal.SIGKILL
+    with process(folder):
+        owner = ready(folder)
+        assert owner.comparisons()["total"] == 1
+        owner.close()
+    assert read_profile(folder).offer == offer.digest
