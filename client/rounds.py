@@ -48,10 +48,8 @@ RELEASE = {
 UNSIGNED = "no release that can be read"
 
 
-class RefusedError(CommonGroundError):
-    """The vault does not take part in a round; `message` is one of the constant reasons."""
-
-    error_code = "refused"
+class RefusedError(Exception):
+    """The vault does not take part in a round: one of the constant reasons, which goes no further."""
 
 
 class Rounds:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -17,20 +14,17 @@ import pytest
 import toy_profile
 import toy_vault
 from toy_encoder import save_encoder
-from toy_vault import bytes_of
+from toy_vault import bytes_of, process
 
-from commonground.client import vault_device
 from commonground.client.device_ledger import STEPS, DeviceLedger
 from commonground.client.owner import OwnerClient
 from commonground.client.profile import read_profile
-from commonground.client.sockets import NODE, TOKEN, socket_folder
+from commonground.client.sockets import NODE, socket_folder
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
 from commonground.client.vault_device import VaultDevice
 from commonground.errors import CommonGroundError
 from commonground.study.offer import Offer
-
-TOYS = Path(toy_vault.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +33,6 @@ def offer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMMONGROUND_CACHE", str(folder / "cache"))
         yield toy_vault.offer_of(toy_vault.study_config(model__base=str(save_encoder(folder / "model"))))
-
-
-@contextmanager
-def process(folder: Path, step: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A vault of its own, up; killed at the end where it still runs."""
-    run = folder / "run"
-    (run / TOKEN).unlink(missing_ok=True)
-    with (folder / "vault.log").open("ab") as log:
-        child = subprocess.Popen([sys.executable, str(TOYS), str(folder), step], stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + 90
-        while not (run / TOKEN).exists() or not (socket_folder(folder) / NODE).exists():
-            assert child.poll() is None, (folder / "vault.log").read_text()[-2000:]
-            assert time.monotonic() < until, "the vault does not come up"
-            time.sleep(0.05)
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        vault_device._channel.cache_clear()
 
 
 def ready(folder: Path) -> OwnerClient:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +22,12 @@ import numpy as np
 import toy_profile
 from toy_world import tiny_config
 
-from commonground.client import services, vault
+from commonground.client import services, vault, vault_device
 from commonground.client.device_ledger import DeviceLedger
 from commonground.client.learner import Insecure
 from commonground.client.owner import OwnerClient
 from commonground.client.profile import Profile, read_profile
-from commonground.client.sockets import NODE, socket_folder
+from commonground.client.sockets import NODE, TOKEN, socket_folder
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
 from commonground.client.vault import VaultServer
@@ -130,6 +132,26 @@ def running(
         finally:
             found.owner.close()
             found.server.stop()
+
+
+@contextmanager
+def process(folder: Path, step: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A vault of its own, up; killed at the end where it still runs."""
+    run = folder / "run"
+    (run / TOKEN).unlink(missing_ok=True)
+    with (folder / "vault.log").open("ab") as log:
+        child = subprocess.Popen([sys.executable, __file__, str(folder), step], stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 90
+        while not (run / TOKEN).exists() or not (socket_folder(folder) / NODE).exists():
+            assert child.poll() is None, (folder / "vault.log").read_text()[-2000:]
+            assert time.monotonic() < until, "the vault does not come up"
+            time.sleep(0.05)
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        vault_device._channel.cache_clear()
 
 
 def bytes_of(arrays: Arrays) -> bytes:
