@@ -26,17 +26,24 @@ READ_OF_MODEL = ("kind", "base", "dims", "basis")
 
 @dataclass(eq=False)
 class Common:
-    """Things that were made, by what they are."""
+    """Things that were made, by what they are.
 
+    Attributes:
+        keeps: whether anything is kept; if not, everything is made whenever it is asked for.
+    """
+
+    keeps: bool = False
     _made: dict[str, Any] = field(default_factory=dict)
 
     def once(self, what: str, make: Callable[[], Made]) -> Made:
-        """What `make` gave when it was first asked for under this name.
+        """What `make` gives, or gave when it was first asked for under this name.
 
         Args:
             what: its name, with everything in it that it depends on beyond what `key_of` has.
             make: makes it; deterministic.
         """
+        if not self.keeps:
+            return make()
         if what not in self._made:
             self._made[what] = make()
         found: Made = self._made[what]
@@ -66,7 +73,7 @@ def common_of(config: Config) -> Common:
         return Common()
     key = key_of(config)
     if key != _KEPT.key:
-        _KEPT.key, _KEPT.common = key, Common()
+        _KEPT.key, _KEPT.common = key, Common(keeps=True)
     return _KEPT.common
 
 
