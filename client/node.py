@@ -98,7 +98,7 @@ def node_words(profile: Profile, port: int, secret: Path) -> list[str]:
         *("--superlink", profile.address, "--root-certificates", str(profile.certificate)),
         *("--auth-supernode-private-key", str(profile.key)),
         *("--host", HOST, "--port", str(port), "--isolation", "process"),
-        *("--superexec-auth-secret-file", str(secret), "--disable-runtime-dependency-installation"),
+        *("--superexec-auth-secret-file", str(secret)),
     ]
 
 
