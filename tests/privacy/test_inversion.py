@@ -1,7 +1,7 @@
 """Gradient inversion (methods E10 iv): what one update tells of the pair behind it, with and without noise.
 
 Who sees a single clipped update without noise, as an operator under `trust=central` does, reads the pair out
-of it: the words of a short answer from a policy's update, and which pair it was, out of many, from a reward's.
+of it: the words of a short answer from a policy's, and which pair it was, out of many, from a reward's.
 With the noise that a device adds under `trust=local`, the same attacks do no better than on the updates of
 other people.
 
