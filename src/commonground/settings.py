@@ -83,7 +83,7 @@ def config_from(
 ) -> Config:
     """A checked configuration from plain values; see `load_config`."""
     found = list(faults)
-    clean = _check(Config, values, "", places or {}, found)
+    clean = check_values(Config, values, "", places or {}, found)
     config = typing.cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), clean)))
     wrong = {fault.split(":", 1)[0] for fault in found}
     for rule in rules:
@@ -155,7 +155,7 @@ def _merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check(
+def check_values(
     kind: Any, values: Mapping[str, Any], prefix: str, places: Places, faults: list[str]
 ) -> dict[str, Any]:
     """The values that fit the dataclass `kind`; everything else becomes a fault."""
@@ -170,7 +170,7 @@ def _check(
             faults.append(f"{place}: unknown key; {known}")
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, Mapping):
-                clean[key] = _check(hints[key], value, f"{path}.", places, faults)
+                clean[key] = check_values(hints[key], value, f"{path}.", places, faults)
             else:
                 inner = ", ".join(field.name for field in dataclasses.fields(hints[key]))
                 faults.append(f"{place}: found {value!r}; accepted: a mapping with {inner}")
