@@ -6,13 +6,14 @@ says goes on to the front door over TLS checked against the study's own authorit
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
+import select
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -103,43 +104,58 @@ class RecordingProxy:
                 socket.create_connection(self._upstream, 10) as plain,
                 self._client.wrap_socket(plain, server_hostname=self._upstream[0]) as door,
             ):
-                pumps = [
-                    threading.Thread(target=self._pump, args=way, daemon=True)
-                    for way in ((device, door, sent), (door, device, received))
-                ]
-                for pump in pumps:
-                    pump.start()
-                for pump in pumps:
-                    pump.join()
+                self._pass_on(_Way(device, door, sent), _Way(door, device, received))
         except OSError:  # a side that went away, or that did not take the other's certificate
             return
 
-    def _pump(self, source: ssl.SSLSocket, sink: ssl.SSLSocket, record: bytearray) -> None:
-        source.settimeout(POLL)
-        try:
-            while not self._stop.is_set():
-                try:
-                    block = source.recv(BLOCK)
-                except (TimeoutError, ssl.SSLWantReadError):
-                    continue
-                if not block:
-                    break
-                record += block
-                self._send(sink, block)
-        except OSError:
-            pass
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def _pass_on(self, *ways: _Way) -> None:
+        """Both ways in this one thread: a TLS connection must not be read and written at the same time."""
+        for way in ways:
+            way.source.setblocking(False)
+        while not self._stop.is_set():
+            waiting = [way.sink for way in ways if way.left]
+            readable, writable, _ = select.select([way.source for way in ways], waiting, [], POLL)
+            for way in ways:
+                if way.source in readable and not way.read():
+                    return
+                if way.left and (way.sink in writable or way.source in readable):
+                    way.write()
 
-    def _send(self, sink: ssl.SSLSocket, block: bytes) -> None:
-        """All of it, however the timeout of the other direction, which reads the same socket, cuts it."""
-        left = memoryview(block)
-        while left and not self._stop.is_set():
+
+@dataclass
+class _Way:
+    """One direction of a connection.
+
+    Attributes:
+        source, sink: the two ends.
+        record: where everything is written down.
+        left: what is still to be passed on.
+    """
+
+    source: ssl.SSLSocket
+    sink: ssl.SSLSocket
+    record: bytearray
+    left: bytearray = field(default_factory=bytearray)
+
+    def read(self) -> bool:
+        """Take what is there; False at the end."""
+        while True:
             try:
-                left = left[sink.send(left) :]
-            except (TimeoutError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                continue
+                block = self.source.recv(BLOCK)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return True
+            if not block:
+                return False
+            self.record += block
+            self.left += block
+
+    def write(self) -> None:
+        """Pass on what the other end takes."""
+        try:
+            while self.left:
+                del self.left[: self.sink.send(self.left)]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
 
 
 @contextmanager
