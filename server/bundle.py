@@ -7,6 +7,7 @@ only runs of exactly this bundle, and a device's executor takes none of its cont
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 
 from commonground import __version__
@@ -41,5 +42,7 @@ def build_bundle(folder: Path) -> tuple[bytes, str]:
     """(the bundle, its SHA-256) of a folder that `write_bundle` made; the same bytes each time."""
     from flwr.cli.build import build_fab_from_files
 
-    data = build_fab_from_files({"pyproject.toml": (folder / "pyproject.toml").read_bytes()})[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower's, about a package that it uses
+        data = build_fab_from_files({"pyproject.toml": (folder / "pyproject.toml").read_bytes()})[0]
     return data, hashlib.sha256(data).hexdigest()

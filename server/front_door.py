@@ -115,7 +115,7 @@ def listens_at(address: str, bind: str = "") -> str:
     except ValueError as error:
         if bind:
             raise InputError(f"--bind is {bind!r}; accepted: an IP address of this machine") from error
-        return f"{port}"
+        return f"0.0.0.0:{port}"
     return f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}"
 
 

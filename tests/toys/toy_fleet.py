@@ -85,12 +85,15 @@ class LightDevice:
         head = message_from_proto(found.messages_list[0])
         names = [tree.object_id for tree in iterate_object_tree(found.message_object_trees[0])]
         contents = {}
-        for name in names:
-            request = PullObjectRequest(node=node, run_id=head.metadata.run_id, object_id=name)
-            part = self.fleet.PullObject(request)
-            if not part.object_found:
-                return None  # of a run that has ended
-            contents[name] = part.object_content
+        while missing := [name for name in names if name not in contents]:
+            for name in missing:
+                request = PullObjectRequest(node=node, run_id=head.metadata.run_id, object_id=name)
+                part = self.fleet.PullObject(request)
+                if not part.object_found:
+                    return None  # of a run that has ended
+                if part.object_available:  # a message is named before all of it is there
+                    contents[name] = part.object_content
+            time.sleep(PAUSE if len(contents) < len(names) else 0)
         message = inflate_object_from_contents(head.metadata.message_id, contents)
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         assert isinstance(message, Message)
