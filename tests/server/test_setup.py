@@ -160,7 +160,7 @@ def test_the_bundle_has_no_code(tmp_path: Path) -> None:
 def test_bad_input_is_one_clear_error_and_leaves_nothing(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    contract = (toy_device.manifest(), {})
+    contract: tuple[Any, dict[str, Any]] = (toy_device.manifest(), {})
     with (
         mock.patch.object(setup, "contract_of", return_value=contract),
         pytest.raises((InputError, StrategyError)) as caught,
