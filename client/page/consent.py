@@ -10,7 +10,7 @@ from commonground.client.page.desk import Document
 from commonground.client.page.stage import Stage
 from commonground.errors import InputError
 from commonground.web import parts
-from commonground.web.figures import number, shape, when
+from commonground.web.figures import at_least, number, shape, when
 
 NO_NUMBER = "with so few people a number would promise nothing"
 NOISE = {
@@ -44,7 +44,7 @@ async def consent(stage: Stage) -> None:
     else:
         parts.notice(
             f"You accepted version {accepted['version']} on {when(accepted['time'])}, up to ε = "
-            f"{number(accepted['epsilon_cap'])}.",
+            f"{number(accepted['epsilon_cap'], 4)}.",
             "good",
         )
     with parts.box("two"):
@@ -56,8 +56,7 @@ async def consent(stage: Stage) -> None:
                 parts.el("p", text)
     if not found["fits"]:
         with parts.card("What it means"):
-            for line in found["words"]:
-                parts.el("p", line)
+            parts.statement(found["words"])
     _terms(found)
     if not found["fits"]:
         _leaves(found)
@@ -86,7 +85,7 @@ def _derived(found: Document) -> list[tuple[str, str]]:
     """What this device derived from the offer by itself."""
     return [
         ("At most", f"{found['most']} of your messages, {found['separation']} rounds apart"),
-        ("ε of all of them", number(found["epsilon"]) if found["meaningful"] else NO_NUMBER),
+        ("ε of all of them", number(found["epsilon"], 4) if found["meaningful"] else NO_NUMBER),
         ("Clipped to", number(found["clip"])),
         ("Noise multiplier", number(found["noise_multiplier"])),
     ]
@@ -102,8 +101,6 @@ def _leaves(found: Document) -> None:
 
 
 def _accept(stage: Stage, found: Document) -> None:
-    suggested = str(found["epsilon"])
-    finite = math.isfinite(float(found["epsilon"]))
 
     async def accept() -> None:
         if agreed.value != "true":
@@ -115,7 +112,7 @@ def _accept(stage: Stage, found: Document) -> None:
     with parts.card("Your answer", "accept"):
         field = parts.Field(
             "The most ε that this device may ever spend, in this study and every other on this profile",
-            value=f"{float(suggested):.6g}" if finite else "inf",
+            value=at_least(found["epsilon"]),
             inputmode="decimal",
             autocomplete="off",
         )

@@ -26,8 +26,7 @@ async def privacy(stage: Stage) -> None:
         _budget(found)
     with parts.card("In words"):
         with parts.box("statement"):
-            for line in found["words"]:
-                parts.el("p", line)
+            parts.statement(found["words"])
         parts.el(
             "p",
             "This device computed these numbers itself. What a server says about it changes nothing here.",
@@ -64,11 +63,11 @@ def _budget(found: Document) -> None:
         parts.el("p", f"Charged so far: {messages}.")
         return
     with parts.box("row apart"):
-        parts.el("p", f"ε = {number(spent)} spent", "big")
+        parts.el("p", f"ε = {number(spent, 4)} spent", "big")
         at = f"at δ = {number(found['delta'], 2)}"
-        limit = f"of {number(cap)} that you accepted" if math.isfinite(cap) else "and you set no cap"
+        limit = f"of {number(cap, 4)} that you accepted" if math.isfinite(cap) else "and you set no cap"
         parts.el("p", f"{limit}, {at}", "soft")
-    words = f"epsilon {number(spent)} of {number(cap)} spent, {number(found['left'])} left"
+    words = f"epsilon {number(spent, 4)} of {number(cap, 4)} spent, {number(found['left'], 4)} left"
     parts.gauge("Privacy spent", spent, cap if math.isfinite(cap) else one, words)
     if found["messages"] >= found["most"]:
         parts.notice(f"All {many(found['most'], 'message')} were sent. This device sends no more.")

@@ -186,8 +186,7 @@ def privacy(found: Document) -> None:
             ]
         )
     with parts.card("Statement"), parts.box("statement"):
-        for line in found["statement"].splitlines():
-            parts.el("p", line)
+        parts.statement(found["statement"].splitlines())
     with parts.card("Study"):
         parts.pairs(
             [

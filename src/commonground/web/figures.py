@@ -20,6 +20,17 @@ def number(value: float | str, digits: int = 3) -> str:
     return f"{text} × 10{str(int(power)).translate(RAISED)}" if power else text
 
 
+def at_least(value: float | str, digits: int = 4) -> str:
+    """A number above 0 as a person may type it, never below `value`; infinity is "inf"."""
+    found = float(value)
+    if not math.isfinite(found):
+        return "inf"
+    step = 10.0 ** (math.floor(math.log10(found)) - digits + 1)
+    count = math.ceil(found / step)
+    text = f"{count * step:.{digits}g}"
+    return text if float(text) >= found else f"{(count + 1) * step:.{digits}g}"
+
+
 def share(value: float) -> str:
     """A share as whole per cent."""
     return f"{round(100 * value)} %"

@@ -20,6 +20,7 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from commonground.web.text import safe_html
 
+TOPIC = re.compile(r"([A-Z][\w ()]{2,38}[:.]) ")
 DIGEST = re.compile(r"[0-9a-f]{16,}")
 Action = Callable[[], Awaitable[None] | None]
 
@@ -175,6 +176,16 @@ def box(classes: str, tag: str = "div", **attributes: Any) -> Iterator[Element]:
 def notice(text: str, kind: str = "warn", **attributes: Any) -> TextElement:
     """A sentence that stands out; kind: warn | good | bad."""
     return el("p", text, f"notice {kind}", **attributes)
+
+
+def statement(lines: Iterable[str]) -> None:
+    """Paragraphs; a short beginning up to a colon or a full stop is set as what the paragraph is about."""
+    for line in lines:
+        with box("", "p"):
+            topic = TOPIC.match(line)
+            if topic:
+                el("b", topic[1])
+            el("span", line[topic.end(1) :] if topic else line)
 
 
 def nothing(title: str, text: str) -> None:
