@@ -1,0 +1,115 @@
+"""What the front door counts, how large an honest reply is, and that nginx takes what is written for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_device
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from toy_study import make_study
+
+from commonground.errors import InputError
+from commonground.manifest import Manifest, TensorSpec
+from commonground.server.front_door import (
+    REFUSED,
+    Refusals,
+    front_door_command,
+    nginx,
+    reason_of,
+    write_config,
+)
+from commonground.server.limits import OTHER, limits
+from commonground.strategies.records import train_content
+
+
+def line(status: int, path: str, inside: str = "") -> bytes:
+    return json.dumps({"status": status, "path": path, "inside": inside}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "inside", "reason"),
+    [
+        (404, "/v1/control/list-nodes", "", "front door: closed path"),
+        (413, "/v1/fleet/push-object", "", "front door: message too large"),
+        (503, "/v1/fleet/pull-messages", "", "front door: too many requests"),
+        (503, "/v1/fleet/pull-messages", "503", None),
+        (502, "/v1/fleet/pull-messages", "502", None),
+        (401, "/v1/fleet/pull-messages", "401", "front door: node key is not enrolled"),
+        (412, "/v1/fleet/activate-node", "412", "front door: node key is not enrolled"),
+        (415, "/v1/fleet/push-messages", "415", "front door: request that cannot be read"),
+        (400, "", "", "front door: request that cannot be read"),
+        (403, "/enrol", "403", None),  # enrolment counts its own
+        (413, "/enrol", "", "front door: message too large"),
+    ],
+)
+def test_reasons(status: int, path: str, inside: str, reason: str | None) -> None:
+    assert reason_of(line(status, path, inside)) == reason
+
+
+def test_what_is_no_line_of_ours_is_counted_too() -> None:
+    for odd in (b"", b"{", b'{"status": "x"}', b"[1]"):
+        assert reason_of(odd) == "front door: request that cannot be read"
+
+
+def test_refusals_are_read_once_and_whole(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study")
+    path = study.run / REFUSED
+    path.write_bytes(line(404, "/old"))
+    refusals = Refusals(study)
+    assert list(refusals.new()) == []  # of a server before this one, which counted it
+    with path.open("ab") as file:
+        file.write(line(404, "/x") + line(413, "/y") + line(404, "/z")[:9])
+    assert list(refusals.new()) == ["front door: closed path", "front door: message too large"]
+    with path.open("ab") as file:
+        file.write(line(404, "/z")[9:])
+    assert list(refusals.new()) == ["front door: closed path"]
+    assert list(refusals.new()) == []
+
+
+@pytest.mark.parametrize("shape", [(3,), (200, 300), (1500, 1024)])
+def test_an_honest_reply_fits_and_one_ten_times_as_large_does_not(shape: tuple[int, ...]) -> None:
+    manifest = Manifest((TensorSpec("a", shape), TensorSpec("b", ())), 1.0, False, {})
+    bounds = limits(manifest)
+    rng = np.random.default_rng(0)
+
+    def reply(scale: int) -> tuple[int, int, int]:
+        big = (shape[0] * scale, *shape[1:])
+        arrays = {name: rng.normal(size=size).astype(np.float32) for name, size in (("a", big), ("b", ()))}
+        content = train_content(arrays)
+        sizes = [len(part.deflate()) for part in get_all_nested_objects(content).values()]
+        return len(sizes) + 1, max(sizes), get_object_tree(content).ByteSize()
+
+    objects, largest, tree = reply(1)
+    assert objects <= bounds.objects
+    assert largest <= bounds.object_bytes
+    assert tree <= bounds.tree_bytes
+    size = int(np.prod(shape)) * 4
+    assert bounds.message_bytes < max(20 * size, 10 * OTHER) + 10 * OTHER
+    if size > OTHER:
+        assert reply(10)[0] > bounds.objects or reply(10)[1] > bounds.object_bytes
+
+
+def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", address="[::1]:18499")
+    path = write_config(study, 1, 2, limits(toy_device.manifest()))
+    checked = subprocess.run(
+        [*front_door_command(study), "-t"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert checked.returncode == 0, checked.stderr
+    text = path.read_text()
+    assert text.count("proxy_pass") == 11
+    assert "/v1/control" not in text
+    assert "/v1/runtime" not in text
+    assert "listen [::1]:18499 ssl;" in text
+
+
+def test_without_nginx_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+    with pytest.raises(InputError, match="nginx is not installed") as caught:
+        nginx()
+    assert "nginx-light" in str(caught.value.hint)
