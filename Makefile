@@ -13,7 +13,7 @@ QUIET = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 DATA = if [ -z "$${COMMONGROUND_DATA:-}" ] && [ -d ../shared/data ]; then \
 	COMMONGROUND_DATA=$$(cd ../shared/data && pwd); export COMMONGROUND_DATA; fi
 
-.PHONY: help install demo test lint browser bench clean
+.PHONY: help install demo test lint browser chaos bench clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -52,9 +52,13 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
 
+# One study after the other: each kind of part gets its own.
+chaos: install browser  ## kill -9 of every part of a running study: KILLS of each (5; 20 for a night), SEED repeats
+	$(QUIET) KILLS=$${KILLS:-5} $(BIN)/python -m pytest tests/deploy/test_chaos.py -v -s --timeout 7200
+
 bench: install  ## measure the fleet: ratios, bars, and what the machine can do (about half an hour)
 	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds
-	for what in local roof round "scale --headline" policy; do \
+	for what in local roof round "scale --headline" policy devices; do \
 		$(QUIET) $(BIN)/commonground bench $$what --out runs/bench || exit 1; done
 
 clean:  ## remove .venv, caches and build outputs; runs stay
