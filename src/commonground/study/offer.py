@@ -12,16 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from commonground import __version__
 from commonground.config import Config
 from commonground.errors import ConfigError, TrustError
-from commonground.privacy.accounting import Charge
-from commonground.privacy.claims import PrivateClaim, SharedClaim
-from commonground.recipe import claims
-from commonground.settings import config_from, to_dict
 from commonground.study.signing import digest
+
+if TYPE_CHECKING:  # these need torch, and who only reads an offer (a node, a supervisor) does not
+    from commonground.privacy.accounting import Charge
+    from commonground.privacy.claims import PrivateClaim, SharedClaim
 
 KIND = "offer"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -75,6 +75,8 @@ class Offer:
     @property
     def settings(self) -> Config:
         """The configuration, checked; raises `ConfigError`."""
+        from commonground.settings import config_from
+
         return config_from(self.config)
 
     @property
@@ -143,6 +145,8 @@ def terms_of(config: Config) -> Terms:
     Raises:
         ConfigError: the privacy settings do not go together, or claim something a deployment cannot.
     """
+    from commonground.recipe import claims
+
     privacy = config.privacy
     if privacy.unit != "person":
         raise ConfigError([f"privacy.unit is {privacy.unit}; accepted in a deployed study: person"])
@@ -162,6 +166,8 @@ def terms_of(config: Config) -> Terms:
 
 def as_config(config: Config) -> dict[str, Any]:
     """A configuration as an offer holds it."""
+    from commonground.settings import to_dict
+
     return to_dict(config)
 
 
