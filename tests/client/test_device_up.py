@@ -1,0 +1,204 @@
+"""`device up` with its real parts and no server in reach: the device is its person's all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from toy_profile import make_profile
+from toy_vault import offer_of, study_config
+
+from commonground.client import keys
+from commonground.client.owner import OwnerClient
+from commonground.client.profile import Profile
+from commonground.client.store import NAME, Store
+from commonground.errors import CommonGroundError
+from commonground.server.certificates import make_certificates
+from commonground.study.signing import Paper
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+CLI = [sys.executable, "-m", "commonground.simulations.cli", "device"]
+WORDS = "four words that suffice"
+
+
+class Device:
+    """A device as a person runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        offer, ca = offer_of(study_config()), make_certificates("toys", "127.0.0.1").ca.decode()
+        self.profile: Profile = make_profile(folder / "profile", offer, ca)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(keys.SCRYPT, "n", 2**10)
+            raw = keys.make_key(self.profile.folder, WORDS, keyring=False)
+        key = ec.generate_private_key(ec.SECP384R1())
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        self.profile.key.write_bytes(key.private_bytes(*form))
+        with Store(self.profile.folder / NAME, raw) as store:
+            paper = Paper.from_text(self.profile.invitation.read_bytes()).content["offer"]
+            store.consent.accept(offer.digest, paper, self.profile.signer, 8.0)
+        words = folder / "words"
+        words.write_text(WORDS)
+        words.chmod(0o600)
+        self.environment = os.environ | {"COMMONGROUND_PASSPHRASE_FILE": str(words)}
+        self.log = folder / "up.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*CLI, "up", "--profile", str(self.profile.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+            )
+
+    def call(self, *words: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [*CLI, *words, "--profile", str(self.profile.folder), "--format", "json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.environment,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        data: dict[str, Any] = json.loads(done.stdout)["data"]
+        return data
+
+    def until(self, holds: Callable[[], bool], seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if holds():
+                    return
+            except (CommonGroundError, KeyError, OSError, ValueError):
+                pass
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.2)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = json.loads((self.profile.run / "state.json").read_bytes())["parts"]
+        return parts
+
+    def owner(self, question: Callable[[OwnerClient], Any]) -> Any:
+        with OwnerClient(self.profile.folder) as owner:
+            return question(owner)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    found = Device(tmp_path_factory.mktemp("device"))
+    try:
+        found.until(lambda: found.parts["vault"]["up"] and found.parts["page"]["up"])
+        yield found
+    finally:
+        if found.process.poll() is None:
+            found.process.kill()
+            found.process.wait()
+
+
+def test_without_a_server_the_device_waits_and_serves_its_person(device: Device) -> None:
+    device.until(lambda: device.call("status")["words"].startswith("waiting for the server"))
+    found = device.call("status")
+    assert found["running"]
+    assert found["vault"]["consented"]
+    assert "does not answer: Connection refused; the device starts all the same" in device.log.read_text()
+    link = found["page"]
+    assert link.startswith("http://127.0.0.1:")
+    assert httpx.get(link, trust_env=False, follow_redirects=True).status_code == 200
+    pids = {name: part["pid"] for name, part in device.parts.items()}
+    assert set(pids) == {"vault", "node", "executor", "page"}
+    # What each part does not need, it does not load: the node and the supervisor know no model.
+    for name in ("node", "page"):
+        maps = Path(f"/proc/{pids[name]}/maps").read_text()
+        assert "libtorch" not in maps, name
+    assert "libtorch" not in Path(f"/proc/{device.process.pid}/maps").read_text()
+
+
+def test_every_port_is_on_loopback(device: Device) -> None:
+    listening = [
+        connection.laddr.ip
+        for process in psutil.Process(device.process.pid).children(recursive=True)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) == 2  # the node's Runtime API and the page
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_pause_and_resume(device: Device) -> None:
+    assert device.call("pause")["paused"]
+    assert device.call("status")["words"].startswith("paused by you")
+    assert not device.call("resume")["paused"]
+
+
+def test_a_vault_killed_with_9_comes_back_with_its_key(device: Device) -> None:
+    device.owner(lambda owner: owner.add("which tea?", "green", "black", "taste"))
+    pid = device.parts["vault"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    device.until(lambda: device.parts["vault"]["pid"] not in (0, pid) and device.parts["vault"]["up"])
+    device.until(lambda: device.owner(lambda owner: owner.status())["comparisons"]["taste"] == 1)
+    assert f"the vault was ended by signal {signal.SIGKILL:d}" in device.log.read_text()
+
+
+def test_a_second_device_on_the_profile_is_one_line(device: Device) -> None:
+    done = subprocess.run(
+        [*CLI, "up", "--profile", str(device.profile.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=device.environment,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: a device already runs on the profile {device.profile.folder}",
+        "hint: look at it: commonground device status; end it: commonground device down",
+    ]
+
+
+def test_everything_is_exported(device: Device, tmp_path: Path) -> None:
+    found = device.call("export", str(tmp_path / "mine.zip"))
+    assert (tmp_path / "mine.zip").stat().st_size == found["bytes"]
+
+
+def test_down_ends_it_with_0_within_ten_seconds(device: Device) -> None:
+    pids = [part["pid"] for part in device.parts.values()]
+    began = time.monotonic()
+    assert device.call("down")["ended"]
+    assert device.process.wait(10) == 0
+    assert time.monotonic() - began < 15  # the command itself starts a process, on a busy machine
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not device.call("down")["ended"]
+
+
+def test_another_passphrase_is_one_line(device: Device, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.write_text("four other words here")
+    words.chmod(0o600)
+    done = subprocess.run(
+        [*CLI, "up", "--profile", str(device.profile.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=device.environment | {"COMMONGROUND_PASSPHRASE_FILE": str(words)},
+    )
+    assert done.returncode == 2
+    assert "error: the passphrase is not this store's" in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+
+
+def test_leaving_destroys_everything(device: Device) -> None:
+    assert device.call("leave", "--yes")["left"]
+    left = {file.name for file in device.profile.folder.iterdir()}
+    assert left <= {"run", "log", "lock"}
