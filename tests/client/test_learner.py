@@ -1,0 +1,127 @@
+"""The local update of one person: which comparisons count, whose draws they are, how loud the noise is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toy_vault
+from toy_world import HashEncoder
+
+from commonground.client import learner as learners
+from commonground.client.learner import (
+    Insecure,
+    Learner,
+    Understood,
+    device_noise,
+    seal_answer,
+    understand,
+)
+from commonground.comparisons import Comparison
+from commonground.errors import EgressError, TrustError
+from commonground.manifest import joint_norm
+from commonground.study.offer import Offer
+from commonground.training import features
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "Encoder", HashEncoder)
+
+
+@pytest.fixture
+def offer(encoder: None) -> Offer:
+    return toy_vault.offer_of(toy_vault.study_config())
+
+
+@pytest.fixture
+def meant(offer: Offer) -> Understood:
+    return understand(offer)
+
+
+def said(count: int) -> list[Comparison]:
+    """Both tags by turns, the oldest first."""
+    return [
+        Comparison(f"q {k}", f"kind {tag} {k}", f"curt {tag} {k}", tag, "owner")  # type: ignore[arg-type]
+        for k in range(count)
+        for tag in ("safety", "taste")
+    ]
+
+
+def start(meant: Understood) -> dict[str, np.ndarray]:
+    return {t.name: np.zeros(t.shape, np.float32) for t in meant.manifest.broadcast}
+
+
+def test_the_newest_comparisons_of_each_tag_count_up_to_the_public_cap(meant: Understood) -> None:
+    learner = Learner(meant, said(11), 1)
+    assert meant.cap == 8
+    for tag, rows in learner.rows.items():
+        assert [learner.table[row].prompt for row in rows] == [f"q {k}" for k in range(3, 11)]
+        assert {learner.table[row].tag for row in rows} == {tag}
+    assert len(learner.table) == 16
+
+
+def test_nobody_who_said_nothing_is_told_from_silence_by_anything_but_noise(meant: Understood) -> None:
+    found = Learner(meant, [], 1).answer(1, start(meant), meant.manifest.clip, {}, None)
+    assert all(not value.any() for value in found.update.values())
+    sealed = seal_answer(meant, found, 1, None, None)
+    assert all(value.all() for value in sealed.tensors.values())
+    state = Learner(meant, [], 1).private(start(meant), None, {}, 3)
+    assert int(state.steps[0]) == 3  # noise alone, as the claim says
+
+
+@pytest.mark.parametrize("which", ["operating system", "simulation"])
+def test_noise_has_the_deviation_of_the_claim(meant: Understood, which: str) -> None:
+    draws = []
+    for round in range(1, 401):
+        insecure = None if which == "operating system" else Insecure(1, 0)
+        draws.append(device_noise(meant, round, insecure)["shared.safety.u"].astype(np.float64))
+    values, std = np.concatenate(draws), meant.terms.claim.noise_multiplier * meant.manifest.clip
+    assert std == meant.noise_std > 0
+    # Five deviations of an estimate from 6,400 draws are 4.4 %: a tenth too little noise is seen.
+    assert values.std() == pytest.approx(std, rel=5 / np.sqrt(2 * len(values)))
+    assert abs(values.mean()) < 5 * std / np.sqrt(len(values))
+
+
+def test_the_noise_is_added_to_the_clipped_update(meant: Understood, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Learner(meant, said(4), 1).answer(1, start(meant), meant.manifest.clip, {}, None)
+    loud = {name: 1e6 * value for name, value in found.update.items()}
+    monkeypatch.setattr(
+        learners, "device_noise", lambda *_: {n: np.zeros(v.shape[1:]) for n, v in loud.items()}
+    )
+    sealed = seal_answer(meant, replace(found, update=loud), 1, None, None)
+    assert joint_norm(sealed.tensors) == pytest.approx(meant.manifest.clip, rel=1e-6)
+    with pytest.raises(EgressError, match="for good"):
+        seal_answer(meant, found, 1, 0.5 * meant.manifest.clip, None)
+
+
+def test_draws_hang_on_the_seed_of_the_life_and_nothing_else(meant: Understood) -> None:
+    def numbers(seed: int, person: int = 0) -> bytes:
+        state = Learner(meant, said(4), seed, person).private(start(meant), None, {}, 5)
+        return b"".join(value.numpy().tobytes() for value in state.adapter.values())
+
+    secret = (1 << 127) + 12345
+    assert numbers(secret) == numbers(secret)
+    assert len({numbers(secret), numbers(secret + 1), numbers(1), numbers(1, person=2)}) == 4
+
+
+def test_a_life_cut_into_visits_is_the_life_in_one_go(meant: Understood) -> None:
+    learner = Learner(meant, said(4), 7)
+    whole = learner.private(start(meant), None, {}, 10)
+    first = learner.private(start(meant), None, {}, 4)
+    both = Learner(meant, said(4), 7).private(start(meant), first, {}, 6)
+    assert int(both.steps[0]) == 10
+    for name, value in whole.to_arrays().items():
+        assert value.tobytes() == both.to_arrays()[name].tobytes()
+
+
+def test_an_offer_is_taken_for_what_it_says_on_this_device(offer: Offer, meant: Understood) -> None:
+    assert meant.manifest.digest == toy_vault.Operator(offer).manifest.digest
+    assert meant.terms.most >= 1
+    wider = dict(
+        offer.manifest, tensors=[*offer.manifest["tensors"], dict(offer.manifest["tensors"][0], name="v")]
+    )
+    for changed in ({"manifest": wider}, {"manifest": offer.manifest | {"noise_on_device": False}}):
+        with pytest.raises(TrustError, match="another manifest"):
+            understand(replace(offer, **changed))
