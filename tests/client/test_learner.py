@@ -43,7 +43,7 @@ def meant(offer: Offer) -> Understood:
 def said(count: int) -> list[Comparison]:
     """Both tags by turns, the oldest first."""
     return [
-        Comparison(f"q {k}", f"kind {tag} {k}", f"curt {tag} {k}", tag, "owner")  # type: ignore[arg-type]
+        Comparison(f"q {k}", f"kind {tag} {k}", f"curt {tag} {k}", tag, "owner")
         for k in range(count)
         for tag in ("safety", "taste")
     ]
@@ -122,6 +122,6 @@ def test_an_offer_is_taken_for_what_it_says_on_this_device(offer: Offer, meant: 
     wider = dict(
         offer.manifest, tensors=[*offer.manifest["tensors"], dict(offer.manifest["tensors"][0], name="v")]
     )
-    for changed in ({"manifest": wider}, {"manifest": offer.manifest | {"noise_on_device": False}}):
+    for changed in (wider, offer.manifest | {"noise_on_device": False}):
         with pytest.raises(TrustError, match="another manifest"):
-            understand(replace(offer, **changed))
+            understand(replace(offer, manifest=changed))
