@@ -96,7 +96,7 @@ def test_a_study_from_init_to_its_log(
     log = folder / "audit.jsonl"
     log.write_text(log.read_text().replace("ada", "eve"))
     failed = envelope(capsys, "audit", "verify", folder)
-    assert (failed["error_code"], failed["message"][:19]) == ("not_trusted", "audit log: line 2 d")
+    assert (failed["error_code"], failed["message"][:19]) == ("not_trusted", "audit log: line 3 d")
 
 
 def test_what_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
