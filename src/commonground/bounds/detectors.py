@@ -10,8 +10,9 @@ itself.
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,6 +76,7 @@ class Head:
         name: str = "head",
     ) -> None:
         self.name, self._embed, self._bias, self._answers = name, embed, float(bias), answers
+        self._encoder = encoder
         self._weights = np.asarray(weights, dtype=np.float64)
         fixed = self._weights.tobytes() + np.float64(self._bias).tobytes()
         about = f"head {VERSION} on {encoder}, answers: {answers}, words: {WORDS} x {WEIGHT}"
@@ -90,6 +92,39 @@ class Head:
             return []
         logits = features(self._embed, prompts, answers) @ self._weights + self._bias
         return [float(p) for p in 1 / (1 + np.exp(-np.clip(logits, -700, 700)))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `head_from` takes them back, bit for bit where the weights are single precision."""
+        weights = base64.b64encode(self._weights.astype("<f4").tobytes()).decode()
+        about = {"version": VERSION, "name": self.name, "encoder": self._encoder, "answers": self._answers}
+        return {**about, "bias": self._bias, "weights": weights}
+
+    def single(self) -> Head:
+        """The same head with weights rounded to single precision, as it is shipped."""
+        rounded = self._weights.astype("<f4").astype(np.float64)
+        bias = float(np.float32(self._bias))
+        return Head(self._embed, self._encoder, rounded, bias, answers=self._answers, name=self.name)
+
+
+def head_from(values: Mapping[str, Any], embed: Embed, encoder: str, what: str = "the head") -> Head:
+    """The head that `Head.to_dict` wrote, on the encoder that it was fitted on.
+
+    Raises:
+        ModelError: it is damaged, of another version, or of another encoder.
+    """
+    try:
+        weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").astype(np.float64)
+        version, name, on = int(values["version"]), str(values["name"]), str(values["encoder"])
+        head = Head(embed, on, weights, float(values["bias"]), answers=bool(values["answers"]), name=name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{what} is damaged: {type(error).__name__}: {error}") from error
+    if version != VERSION or on != encoder:
+        raise ModelError(
+            f"{what} was fitted on the encoder {on[:16]} with features of version {version}; "
+            f"installed: {encoder[:16]}, version {VERSION}",
+            hint="fit it again on this encoder, and sign the charter anew",
+        )
+    return head
 
 
 Texts = Sequence[tuple[str, str]]  # prompt, answer
