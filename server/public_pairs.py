@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from commonground.comparisons import Comparison
 from commonground.config import Config
@@ -69,5 +70,6 @@ def public_pairs(config: Config) -> PublicPairs | None:
     if config.model.kind != "reward":
         return None
     pairs = [Comparison(p.prompt, p.safe, p.unsafe, "safety", "public") for p in safety_pairs()]
-    model: PreferenceModel = build_model(config, pairs)
+    with threadpool_limits(1):  # the same bits on every machine
+        model: PreferenceModel = build_model(config, pairs)
     return PublicPairs(config, model, len(pairs)) if isinstance(model, RewardModel) else None

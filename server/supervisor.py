@@ -70,7 +70,11 @@ class Supervisor:
         self._run: int | None = None
         self._again, self._pause = 0.0, AGAIN[0]
         self._looked = 0.0
-        environment = QUIET | {"FLWR_HOME": str(study.run / "flwr"), "PYTHONUNBUFFERED": "1"}
+        environment = QUIET | {
+            "FLWR_HOME": str(study.run / "flwr"),
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         here = [sys.executable, "-m", "commonground.server.executor", str(study.folder), str(self._port)]
         self._superlink = Kept(
             "SuperLink",
