@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,20 +310,24 @@ def _end(profile: Profile) -> bool:
     from commonground.client.standing import supervisor_of
     from commonground.client.supervisor import STATE
 
-    process = supervisor_of(read_json(profile.run / STATE))
+    state = read_json(profile.run / STATE)
+    process = supervisor_of(state)
     if process is None:
         return False
     try:
         process.terminate()
-        process.wait(END)
     except psutil.NoSuchProcess:
-        pass
-    except psutil.TimeoutExpired as error:
-        raise CommonGroundError(
-            f"the device (process {process.pid}) does not end", hint=f"kill -9 {process.pid}; nothing is lost"
-        ) from error
+        return True
     except psutil.AccessDenied as error:
         raise InputError(f"the device (process {process.pid}) is another user's") from error
+    last = time.monotonic() + END
+    while supervisor_of(state) is not None:  # one that its own parent has not noted yet has ended as well
+        if time.monotonic() > last:
+            raise CommonGroundError(
+                f"the device (process {process.pid}) does not end",
+                hint=f"kill -9 {process.pid}; nothing is lost",
+            )
+        time.sleep(0.1)
     return True
 
 
