@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+import torch
+
 from commonground.client.consent import Accepted
 from commonground.client.device_ledger import DeviceLedger, Upload, scope_of
 from commonground.client.learner import Arrays, Insecure, Understood, seal_answer, understand
@@ -125,6 +127,7 @@ class Rounds:
         meant, _ = self._may(round)
         taken = self._take(meant, round, arrays, release)
         with self.model, self._learning():
+            # Once a round, so that whoever signs releases cannot keep this machine at it.
             if self.store.adapters.of_round(taken.offer, taken.round) is not None:
                 return
             memory = self.store.memory.read(taken.offer, taken.round + 1)
@@ -258,6 +261,9 @@ class Rounds:
 
     @contextmanager
     def _learning(self) -> Iterator[None]:
+        # In every call, since any thread may serve it: several add floats in another order than one.
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
         self.busy.set()
         try:
             yield

@@ -296,6 +296,10 @@ def test_a_newer_shared_version_fits_a_finished_adapter_anew(box: Vault) -> None
     assert NEW_SHARED in status["refit"]
     assert (status["private"]["steps"], status["private"]["fits"]) == (40, 2)
     assert box.owner.adapters()[0]["reason"].startswith(f"fitted anew because {NEW_SHARED}")
+    # Once a round: whoever signs releases cannot keep this machine at it.
+    arrays = box.operator.arrays(0.7)
+    box.device.private_update(4, arrays, True, release=box.operator.release(4, arrays))
+    assert box.owner.status()["private"]["fits"] == 2
 
 
 def test_another_base_model_fits_it_anew(tmp_path: Path, offer: Offer, box: Vault) -> None:
