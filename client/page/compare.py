@@ -106,7 +106,8 @@ class Compare:
         self.stage.say("")
         self.busy = True
         try:
-            await self.stage.attempt(lambda: self.chat(prompt) if self.chatting else self.write(prompt))
+            doing = self.chat if self.chatting else self.write
+            await self.stage.attempt(lambda: doing(prompt), quiet=True)
         finally:
             self.busy = False
 
@@ -136,6 +137,7 @@ class Compare:
     async def _stream(self, block: Element, prompt: str, which: str) -> str:
         text, drawn = "", 0.0
         async for piece in self.desk.generate(prompt, which):
+            self.stage.still_open()
             text += piece
             if time.monotonic() - drawn > EVERY:
                 parts.show(block, text)
@@ -145,7 +147,7 @@ class Compare:
 
     async def suggest(self) -> None:
         """A prompt with two stored answers."""
-        found = await self.desk.ask(lambda owner: owner.suggest())
+        found = await self.stage.ask(lambda owner: owner.suggest())
         if found is None:
             self.area.clear()
             with self.area:
@@ -223,16 +225,18 @@ class Compare:
         if not comparable(pair):
             return
         self.busy = True
+        if key in "ab":
+            self.columns["ab".index(key)].classes("picked")
         try:
             if key in "ab":
-                tag = await self.desk.ask(lambda owner: owner.propose_tag(pair.prompt, a, b))
+                tag = await self.stage.ask(lambda owner: owner.propose_tag(pair.prompt, a, b))
                 if tag == "safety":
                     self._ask_about_harm("ab".index(key))
                 else:
                     await self.keep(pair, "ab".index(key), "taste")
             else:
                 verdict = "tie" if key == "t" else "both bad"
-                await self.desk.ask(lambda owner: owner.tie(pair.prompt, a, b, verdict))
+                await self.stage.ask(lambda owner: owner.tie(pair.prompt, a, b, verdict))
                 self.reveal(pair, None, "Kept. Nothing is learned from a tie or from two bad answers.")
         finally:
             self.busy = False
@@ -269,7 +273,7 @@ class Compare:
         """Store a comparison and show what was compared."""
         why = self.reason if tag == "safety" or self.why is None else self.why.value
         better, worse = pair.answers[chosen], pair.answers[1 - chosen]
-        await self.desk.ask(lambda owner: owner.add(pair.prompt, better, worse, tag, why))
+        await self.stage.ask(lambda owner: owner.add(pair.prompt, better, worse, tag, why))
         where = (
             "Kept as safety. It teaches the shared adapter, within your budget."
             if tag == "safety"
@@ -312,7 +316,7 @@ class Compare:
         if self.pending is not None:
             self._back()
             return
-        taken = await self.desk.ask(lambda owner: owner.undo())
+        taken = await self.stage.ask(lambda owner: owner.undo())
         if taken is None:
             self.stage.say("There is nothing to take back.", "warn")
             return

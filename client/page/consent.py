@@ -30,7 +30,7 @@ NOISE = {
 
 async def consent(stage: Stage) -> None:
     """The view."""
-    found = await stage.desk.ask(lambda owner: owner.consent())
+    found = await stage.ask(lambda owner: owner.consent())
     offer, accepted = found["offer"], found["accepted"]
     if found["fits"]:
         parts.notice(f"This device cannot take part in this offer: {found['fits']}", "bad")
@@ -106,7 +106,7 @@ def _accept(stage: Stage, found: Document) -> None:
         if agreed.value != "true":
             raise InputError("the box is not ticked", hint="tick it once you have read the offer")
         cap = parse_cap(field.value)
-        await stage.desk.ask(lambda owner: owner.accept(found["offer"]["digest"], cap))
+        await stage.ask(lambda owner: owner.accept(found["offer"]["digest"], cap))
         ui.navigate.to("consent")
 
     with parts.card("Your answer", "accept"):

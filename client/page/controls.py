@@ -36,7 +36,7 @@ def _pause(stage: Stage) -> None:
     paused = stage.status["paused"]
 
     async def turn() -> None:
-        await stage.desk.ask(lambda owner: owner.resume() if paused else owner.pause())
+        await stage.ask(lambda owner: owner.resume() if paused else owner.pause())
         ui.navigate.to("controls")
 
     with parts.card("Paused" if paused else "Taking part"):
@@ -54,7 +54,7 @@ def _export(stage: Stage) -> None:
     async def export() -> None:
         key = secrets.token_urlsafe(16)
         path = stage.desk.folder / f"export-{key}.zip"
-        done = await stage.desk.ask(lambda owner: owner.export(path))
+        done = await stage.ask(lambda owner: owner.export(path))
         stage.desk.exports[key] = path
         area.clear()
         with area:
@@ -91,7 +91,7 @@ def _forget(path: Path) -> None:
 
 
 async def _versions(stage: Stage) -> None:
-    found = await stage.desk.ask(lambda owner: owner.adapters())
+    found = await stage.ask(lambda owner: owner.adapters())
     with parts.card(
         "Versions of your adapter", note="Going back changes how your answers are written, at once."
     ):
@@ -101,7 +101,7 @@ async def _versions(stage: Stage) -> None:
             version = adapter["version"]
 
             async def back(version: int = version) -> None:
-                await stage.desk.ask(lambda owner: owner.rollback(version))
+                await stage.ask(lambda owner: owner.rollback(version))
                 ui.navigate.to("controls")
 
             with parts.box("row apart line"):
@@ -120,7 +120,7 @@ async def _versions(stage: Stage) -> None:
 
 def _reset(stage: Stage) -> None:
     async def reset() -> None:
-        await stage.desk.ask(lambda owner: owner.reset())
+        await stage.ask(lambda owner: owner.reset())
         area.clear()
         stage.say("Forgotten. Your answers are those of the shared adapter, bit for bit.")
         with area:
@@ -158,8 +158,8 @@ def _leave(stage: Stage) -> None:
         if field.value.strip() != study:
             stage.say(f"Type the study's name, {study}, to leave.", "bad")
             return
-        offer = (await stage.desk.ask(lambda owner: owner.consent()))["offer"]
-        await stage.desk.ask(lambda owner: owner.erase())
+        offer = (await stage.ask(lambda owner: owner.consent()))["offer"]
+        await stage.ask(lambda owner: owner.erase())
         stage.desk.left = True
         stage.say_goodbye(offer["contact"])
 

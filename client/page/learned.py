@@ -16,7 +16,7 @@ VERDICTS = {"tie": "a tie", "both bad": "both bad"}
 
 async def learned(stage: Stage) -> None:
     """The view."""
-    found = await stage.desk.ask(lambda owner: owner.learned())
+    found = await stage.ask(lambda owner: owner.learned())
     counts = stage.status["comparisons"]
     if not counts["taste"] and not counts["safety"] and not counts["ties"]:
         parts.nothing(
@@ -52,8 +52,7 @@ async def learned(stage: Stage) -> None:
 
 
 async def _refit(stage: Stage) -> None:
-    stage.say("Learning. This can take a minute.", "warn")
-    done = await stage.desk.ask(lambda owner: owner.refit())
+    done = await stage.ask(lambda owner: owner.refit())
     stage.say(f"Learned from {many(done['taste'], 'comparison')}.")
 
 
@@ -96,7 +95,7 @@ def _try(stage: Stage) -> None:
             if prompt.strip() and not busy:
                 busy.append(prompt)
                 try:
-                    await stage.attempt(lambda: both(prompt.strip()))
+                    await stage.attempt(lambda: both(prompt.strip()), quiet=True)
                 finally:
                     busy.clear()
 
@@ -107,6 +106,7 @@ def _try(stage: Stage) -> None:
             for which, block in blocks.items():
                 text = ""
                 async for piece in stage.desk.generate(prompt, which):
+                    stage.still_open()
                     text += piece
                     parts.show(block, text)
 
@@ -125,7 +125,7 @@ async def _said(stage: Stage) -> None:
 
         async def show() -> None:
             nonlocal offset
-            found = await stage.desk.ask(lambda owner: owner.comparisons(offset, PAGE))
+            found = await stage.ask(lambda owner: owner.comparisons(offset, PAGE))
             offset += len(found["items"])
             with listed:
                 for item in found["items"]:

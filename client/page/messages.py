@@ -19,7 +19,7 @@ ROW = 16
 
 async def messages(stage: Stage) -> None:
     """The view."""
-    found = await stage.desk.ask(lambda owner: owner.receipts())
+    found = await stage.ask(lambda owner: owner.receipts())
     if not found:
         parts.nothing(
             "Nothing has left",
@@ -38,7 +38,7 @@ def _message(stage: Stage, receipt: Document) -> None:
         nonlocal opened
         if not opened:
             opened = True
-            full = await stage.desk.ask(lambda owner: owner.receipt(receipt["id"]))
+            full = await stage.ask(lambda owner: owner.receipt(receipt["id"]))
             inside.clear()
             with inside:
                 _contents(full)

@@ -21,7 +21,7 @@ NO_NOISE = (
 
 async def privacy(stage: Stage) -> None:
     """The view."""
-    found = await stage.desk.ask(lambda owner: owner.ledger())
+    found = await stage.ask(lambda owner: owner.ledger())
     with parts.card("Your budget"):
         _budget(found)
     with parts.card("In words"):

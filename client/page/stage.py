@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from nicegui import ui
 from nicegui.element import Element
 
-from commonground.client.page.desk import LEFT, Desk, Document
+from commonground.client.page.desk import LEFT, Desk, Document, Owner
 from commonground.errors import CommonGroundError
 from commonground.web import parts
 
@@ -29,7 +30,15 @@ TONE = {
     "closed": "warn",
 }
 STAYS = "What it sent before is part of the shared adapter and cannot be withdrawn. You can close this page."
+WAITING = "One moment: your device is working it out."
 GONE = "The page cannot reach what keeps your data"
+
+
+Result = TypeVar("Result")
+
+
+class WindowClosedError(Exception):
+    """The window that an action began in is gone."""
 
 
 @dataclass
@@ -47,6 +56,21 @@ class Stage:
     keys: parts.Keys
     live: Element
     status: Document
+
+    def __post_init__(self) -> None:
+        """Remember which window this is."""
+        self._client = ui.context.client
+
+    async def ask(self, question: Callable[[Owner], Result]) -> Result:
+        """`Desk.ask`; raises `WindowClosedError` where nobody looks any more."""
+        found = await self.desk.ask(question)
+        self.still_open()
+        return found
+
+    def still_open(self) -> None:
+        """Raise `WindowClosedError` where the window was closed: nothing can be drawn in it."""
+        if self._client.is_deleted:
+            raise WindowClosedError
 
     def say(self, text: str, kind: str = "good") -> None:
         """Say what happened, in place of what was said before; an empty text says nothing."""
@@ -69,14 +93,25 @@ class Stage:
                 parts.put(card, tabindex="-1")
             keys.focus(card)
 
-    async def attempt(self, action: Callable[[], Awaitable[None]]) -> bool:
-        """Do something; an error becomes one line and what to do next."""
+    async def attempt(self, action: Callable[[], Awaitable[None]], *, quiet: bool = False) -> None:
+        """Do something; an error becomes one line and what to do next.
+
+        Args:
+            action: what.
+            quiet: it shows by itself that it goes on; otherwise a line says so where it takes long.
+        """
+        if not quiet:
+            self.live.clear()
+            with self.live:
+                waiting = parts.el("p", WAITING, "soft waiting")
         try:
             await action()
+        except WindowClosedError:
+            return
         except CommonGroundError as error:
             self.say(sentence(error), "bad")
-            return False
-        return True
+        if not quiet and not waiting.is_deleted:
+            waiting.delete()
 
     def doing(self, action: Callable[[], Awaitable[None]]) -> parts.Action:
         """`action` for a button: errors are said, not raised."""
@@ -110,6 +145,7 @@ def view(desk: Desk, here: str, title: str, lead: str, body: Body) -> None:
 
     @ui.page(f"/{here}", title=f"{name} · commonground", response_timeout=90)
     async def page() -> None:
+        client = ui.context.client
         status, trouble = {}, None
         try:
             status = await desk.ask(lambda owner: owner.status())
@@ -119,16 +155,26 @@ def view(desk: Desk, here: str, title: str, lead: str, body: Body) -> None:
             parts.el("p", lead, "lead")
             if status:
                 _how_it_stands(status)
-            live = ui.element("div")
+            live, area = ui.element("div"), ui.element("div")
             parts.put(live, role="status", aria_live="polite")
-            stage = Stage(desk, keys, live, status)
-            if trouble is None:
-                try:
-                    await body(stage)
-                except CommonGroundError as error:
-                    trouble = error
+        with area:
+            waiting = parts.el("p", WAITING, "soft waiting")
+        parts.put(area, aria_busy="true")
+        await client.connected()  # the frame is on the screen; the rest may take a model to load
+        if client.is_deleted:
+            return
+        with area:
+            try:
+                if trouble is None:
+                    await body(Stage(desk, keys, live, status))
+            except WindowClosedError:
+                return
+            except CommonGroundError as error:
+                trouble = error
             if trouble is not None:
                 _out_of_reach(desk, trouble)
+        waiting.delete()
+        parts.put(area, aria_busy=None)
 
 
 def _how_it_stands(status: Document) -> None:

@@ -99,15 +99,20 @@ class Watched:
     def enter(self, link: str) -> str:
         """Use a link; returns the address of the first view."""
         self.page.goto(link)
-        self.page.wait_for_selector("h1")
+        self._settled()
         self.home = str(self.page.url)
         return self.home
 
     def open(self, view: str) -> Any:
         """Go to a view by its address; returns the page."""
         self.page.goto(self.home + view)
-        self.page.wait_for_selector("h1")
+        self._settled()
         return self.page
+
+    def _settled(self) -> None:
+        """Wait until a view has everything that it waited for."""
+        self.page.wait_for_selector("h1")
+        self.page.wait_for_selector("main:not(:has([aria-busy]))")
 
     def hosts(self) -> set[str]:
         """Every host and port that was asked for anything."""
