@@ -109,6 +109,16 @@ def bench_app(run: Run) -> typer.Typer:
         """
         measure("devices", format, check, out, quick=quick)
 
+    @app.command()
+    def deployed(
+        quick: Quick = False, check: Check = False, out: Out = None, format: Format = "text"
+    ) -> None:
+        """What a round with real parts costs over the same round in this process.
+
+        Example: `commonground bench deployed --quick`
+        """
+        measure("deployed", format, check, out, quick=quick)
+
     return app
 
 
