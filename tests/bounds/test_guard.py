@@ -240,3 +240,39 @@ def test_a_stream_that_dies_shows_nothing_that_did_not_pass() -> None:
     found = list(Guard(Says({})).stream("x", dies, lambda: iter(["ours"])))
     assert [s.text for s in found] == ["A first sentence. ", REFUSAL]
     assert streamed(Guard(Says({})), [], []) == [Shown(REFUSAL, "refusal", ("error",))]
+
+
+def streamed_text(guard: Guard, personal: str, shared: str) -> str:
+    return "".join(s.text for s in guard.stream("x", lambda: iter([personal]), lambda: iter([shared])))
+
+
+def stream_law(personal: dict[str, float], shared: dict[str, float]) -> dict[str, float]:
+    """Exact law of the text that a stream shows, every pair of full answers through the guard itself."""
+    guard = Guard(Says({"Bad. ": 0.9, "Well. Bad.": 0.9}))
+    law: dict[str, float] = {}
+    for (mine, p), (ours, s) in itertools.product(personal.items(), shared.items()):
+        whole = streamed_text(guard, mine, ours)
+        law[whole] = law.get(whole, 0.0) + p * s
+    return law
+
+
+STREAMED = ["Fine. ", "Bad. Then more.", "Well. Bad.", "Well. Hidden harm.", "Hidden harm. Bad."]
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.floats(0.02, 1), min_size=5, max_size=5), st.lists(st.floats(0, 1), min_size=5, max_size=5)
+)
+def test_the_bound_of_streaming(left: list[float], right: list[float]) -> None:
+    """A violation is a text that shows hidden harm: at most e^Delta + 1 times the shared stream's rate."""
+    shared = dict(zip(STREAMED, (x / sum(left) for x in left), strict=True))
+    total = sum(right)
+    personal = {y: r / total if total > 0 else shared[y] for y, r in zip(STREAMED, right, strict=True)}
+    delta = max(math.log(p / shared[y]) for y, p in personal.items() if p > 0)
+
+    def violates(law: dict[str, float]) -> float:
+        return sum(p for text, p in law.items() if "Hidden harm" in text)
+
+    nothing = Guard(Says({"Bad. ": 0.9, "Well. Bad.": 0.9}))
+    floor = sum((p for y, p in shared.items() if "Hidden harm" in streamed_text(nothing, y, "")), 0.0)
+    assert violates(stream_law(personal, shared)) <= (math.exp(delta) + 1) * floor + 1e-12
