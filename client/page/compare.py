@@ -96,6 +96,8 @@ class Compare:
         self.chatting = chatting
         for button, on in zip(self.modes, (not chatting, chatting), strict=True):
             parts.put(button, aria_pressed="true" if on else "false")
+        parts.put(self.talk, hidden=not chatting)
+        parts.put(self.area, hidden=chatting)
 
     async def asked(self, prompt: str) -> None:
         """Send a question."""
@@ -219,7 +221,9 @@ class Compare:
     async def vote(self, key: str) -> None:
         """Take a verdict: keep it, or ask whether it is about harm."""
         pair = self.desk.pair
-        if pair is None or not pair.written or pair.kept or self.busy or self.pending is not None:
+        if pair is None or not pair.written or pair.kept or self.pending is not None:
+            return
+        if self.busy or self.chatting:
             return
         a, b = pair.answers
         if not comparable(pair):

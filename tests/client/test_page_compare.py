@@ -95,6 +95,42 @@ def test_a_vote_is_blind_until_it_is_cast_and_can_be_taken_back(window: Watched,
     assert ("Here is a plan." in calls(served)[-1]["chosen"]) == (wrote[0] == "personal")
 
 
+def test_answers_are_seen_while_they_are_written_a_first_whoever_writes_it(
+    window: Watched, served: Served
+) -> None:
+    page = window.page
+    page.get_by_role("textbox", name="Your question").fill("Say it slowly")
+    page.keyboard.press("Enter")
+    first, second = page.locator(".answer .text").all()
+    first.get_by_text("Here is a").or_(first.get_by_text("Start slowly")).wait_for()
+    assert second.inner_text() == ""
+    assert page.locator(".votes").count() == 0
+    page.locator("h1").click()
+    page.keyboard.press("a")  # nobody votes on half an answer
+    page.locator(".votes").wait_for()
+    assert second.inner_text() != ""
+    assert calls(served) == []
+
+
+def test_a_chat_is_with_her_own_model_alone(window: Watched, served: Served) -> None:
+    page = window.open("")
+    page.get_by_role("button", name="Chat with yours").click()
+    for prompt in ("How are you?", "And now?"):
+        page.get_by_role("textbox", name="Your question").fill(prompt)
+        page.keyboard.press("Enter")
+        page.locator(".asked", has_text=prompt).wait_for()
+        page.locator(".said:not(.writing)").nth(("How", "And").index(prompt[:3])).wait_for()
+    assert page.locator(".said").all_inner_texts() == [page.locator(".said").first.inner_text()] * 2
+    assert "Here is a plan." in page.locator(".said").first.inner_text()
+    assert not page.locator(".votes").is_visible()  # a pair that was left open waits on the other side
+    page.locator("h1").click()
+    page.keyboard.press("a")
+    page.get_by_role("button", name="Compare two answers").click()
+    page.locator(".votes").wait_for()
+    assert not page.locator(".said").first.is_visible()
+    assert calls(served) == []
+
+
 @pytest.mark.parametrize(("key", "verdict"), [("t", "tie"), ("x", "both bad")])
 def test_neither_is_better(window: Watched, served: Served, key: str, verdict: str) -> None:
     page = window.page

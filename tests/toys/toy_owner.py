@@ -144,7 +144,7 @@ class ToyOwner:
             raise InputError("the study's model writes nothing")
         text = "The same words." if "same" in prompt else HOSTILE if which == "personal" else SHARED
         for start in range(0, len(text), 24):
-            time.sleep(0.01)
+            time.sleep(0.25 if "slowly" in prompt else 0.01)
             yield text[start : start + 24]
 
     def propose_tag(self, prompt: str, a: str, b: str) -> str:
