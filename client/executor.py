@@ -88,12 +88,14 @@ class Executor:
     def run(self, stop: threading.Event) -> None:
         """Answer tasks until `stop` is set; raises `TrustError` where the node does not take the secret."""
         self._tell(Doing())
+        lost = False
         while not stop.is_set():
             try:
-                worked = self.step()
+                worked, lost = self.step(), False
             except httpx.HTTPError as error:  # the supervisor starts it again; its server will ask again
-                log.info("the node does not answer: %s", type(error).__name__)
-                worked = False
+                if not lost:
+                    log.info("the node does not answer: %s", type(error).__name__)
+                worked, lost = False, True
             if not worked:
                 stop.wait(POLL)
 
@@ -179,7 +181,8 @@ class Executor:
     def _turn_down(self, claim: Claim) -> None:
         log.warning("a task of type %s: refused", ascii(claim.kind[:64]))
         self._tally.add({FOREIGN_TASK: 1})
-        claim.head()  # the node answers for its task only once the message was taken
+        if claim.head() is not None:  # the node answers for its task only once the message was taken
+            claim.wait()
         claim.end()
 
 

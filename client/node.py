@@ -46,6 +46,7 @@ class Link:
         took, answered: how many messages it took from the server, and how many answers it sent or gave up.
         port_taken: its Runtime API could not be opened.
         refused: how often in a row the server did not let it in.
+        late: it sent an answer to a message that it had given up: each later one would come too late as well.
     """
 
     state: str = "starting"
@@ -54,6 +55,7 @@ class Link:
     answered: int = 0
     port_taken: bool = False
     refused: int = 0
+    late: bool = False
 
     def read(self, line: str) -> None:
         """Take in one line of the node's log."""
@@ -70,12 +72,14 @@ class Link:
             self.took, self.state = self.took + 1, "online"
         elif "Sent successfully" in text or "Failed to send" in text or "Ignoring reply" in text:
             self.answered += 1
+        elif "Cannot get processing duration" in text:
+            self.late = True
         elif "Failed to receive" in text or "Ignoring the message" in text or "Ignoring message" in text:
             self.answered = max(self.answered, self.took)
 
     def ended(self) -> None:
         """The process has ended: its messages with it."""
-        self.took = self.answered = 0
+        self.took, self.answered, self.late = 0, 0, False
         if self.state == "online":
             self.state = "starting"
 

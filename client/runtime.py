@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -32,7 +33,11 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
@@ -46,7 +51,8 @@ log = logging.getLogger("commonground.client.executor")
 FLOWER = "1.42.0"
 SIGNED = frozenset({"/flwr.proto.Runtime/AcquireTask"})  # what the node asks an HMAC for
 BEAT = 10.0  # seconds between signs of life of a task; the node gives one up after 60
-PULL = 60.0  # seconds for the parts of a message, which the node holds already
+PULL = 3600.0  # seconds for the parts of a message: the node itself may still be fetching them
+LOOK = 0.2  # seconds between looks for a part that the node does not have yet
 
 
 class Claim:
@@ -60,12 +66,12 @@ class Claim:
     def __init__(self, client: RuntimeHttpClient, kind: str) -> None:
         self._client, self.kind = client, kind
         self.mine = kind == TaskType.CLIENT_APP
+        self._whole = False
 
     def start(self) -> tuple[Context, str, bytes]:
         """Begin the task: its context, and the hash and the bytes of the server's bundle."""
         found = self._client.PullTaskInput(PullTaskInputRequest())
         self._context = context_from_proto(found.context)
-        self._node = Node(node_id=self._context.node_id)
         # Flower's Message() asks the process which task it belongs to.
         TaskIdentity.task_id, TaskIdentity.run_id = found.task_id, found.run.run_id
         TaskIdentity.node_id = self._context.node_id
@@ -77,7 +83,9 @@ class Claim:
         if not found.messages_list:
             return None
         self._tree = found.message_object_trees[0]
-        return message_from_proto(found.messages_list[0])
+        head = message_from_proto(found.messages_list[0])
+        self._run, self._node = head.metadata.run_id, Node(node_id=head.metadata.dst_node_id)
+        return head
 
     def message(self, head: Message, most: Allowance) -> Message:
         """The whole message.
@@ -91,15 +99,18 @@ class Claim:
             TrustError: it is not what its head says.
         """
         most.count(sum(1 for _ in iterate_object_tree(self._tree)))
-        pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, self._context.run_id)
+        pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, self._run)
         message: Message = pull_and_inflate_object_from_tree(
             self._tree,
             lambda name: most.take(pull(name)),
             lambda name: None,  # confirmed with the answer, whatever it is
             return_type=Message,
             max_time=PULL,
-            max_tries_per_object=5,
+            max_tries_per_object=None,
+            initial_backoff=LOOK,
+            backoff_cap=2.0,
         )
+        self._whole = True
         if message.metadata.message_type != head.metadata.message_type:
             raise TrustError("the message is of another type than its head said")
         message.metadata.__dict__["_message_id"] = self._tree.object_id  # as Flower does: it does not travel
@@ -107,11 +118,32 @@ class Claim:
 
     def answer(self, reply: Message) -> None:
         """Hand over the reply and end the task; the node forgets the message."""
-        run = self._context.run_id
+        self.wait()
         confirm: Any = self._client.ConfirmMessageReceived
-        make_confirm_message_received_fn_protobuf(confirm, self._node, run)(self._tree.object_id)
+        make_confirm_message_received_fn_protobuf(confirm, self._node, self._run)(self._tree.object_id)
         push_message(self._client, reply, self._context)
         self.end(SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED)
+
+    def wait(self) -> None:
+        """Wait until the node has every part of a message that is refused unread.
+
+        It announces a message before it has fetched it. One that is forgotten meanwhile fails on its side; it
+        then sends each later answer one message too late.
+        """
+        if self._whole:
+            return
+        pull = make_pull_object_fn_protobuf(self._client.PullObject, self._node, self._run)
+        last = time.monotonic() + PULL
+        for name in {part.object_id for part in iterate_object_tree(self._tree)}:
+            while time.monotonic() < last:
+                try:
+                    pull(name)
+                except ObjectUnavailableError:
+                    time.sleep(LOOK)
+                    continue
+                except ObjectPullError:
+                    pass  # the node has given the message up
+                break
 
     def end(self, outcome: str = SubStatus.FAILED) -> None:
         """End the task. No context is handed over: what an app would keep in it, the node does not keep."""

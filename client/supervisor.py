@@ -131,6 +131,10 @@ class Supervisor:
 
         It would wait for good: Flower gives up a task that was claimed, but not a message that nobody took.
         """
+        if self._link.late:
+            self._link.late = False
+            self._signal("node")
+            return
         working = ("shared", "private")
         if not self._link.waits or read_json(self._profile.run / EXECUTOR).get("doing") in working:
             self._stuck_since = None

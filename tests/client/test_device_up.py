@@ -172,12 +172,10 @@ def test_everything_is_exported(device: Device, tmp_path: Path) -> None:
     assert (tmp_path / "mine.zip").stat().st_size == found["bytes"]
 
 
-def test_down_ends_it_with_0_within_ten_seconds(device: Device) -> None:
+def test_down_ends_it_with_0(device: Device) -> None:
     pids = [part["pid"] for part in device.parts.values()]
-    began = time.monotonic()
     assert device.call("down")["ended"]
-    assert device.process.wait(10) == 0
-    assert time.monotonic() - began < 15  # the command itself starts a process, on a busy machine
+    assert device.process.wait(1) == 0
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not device.call("down")["ended"]
 

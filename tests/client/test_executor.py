@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,25 @@ def test_an_oversized_message_is_refused_without_being_read(
     assert kit.counts == {"an oversized message": 2}
 
 
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_message_that_the_node_still_fetches_is_waited_for(kit: Kit, kind: str) -> None:
+    """Flower announces a message before it has its parts; forgotten then, later answers come too late."""
+    message = question(kind, arrays={name: value + 0.25 for name, value in ZERO.items()})
+    store = kit.node.state.object_store
+    part = message.content["arrays"]["head.a"]
+    kit.node.give(message)
+    entry = store.store[part.object_id]
+    content, entry.content, entry.is_available = entry.content, b"", False
+    thread = threading.Thread(target=kit.executor.step)
+    thread.start()
+    thread.join(0.7)
+    assert thread.is_alive()
+    assert part.object_id in store
+    store.put(part.object_id, content)  # raises where it was forgotten
+    thread.join(10)
+    assert kit.node.reply().has_error() is (kind == "evaluate")
+
+
 @pytest.mark.parametrize("part", [b"", b"no object", b"Array  3\0abc", b"Message  2\0{}"])
 def test_parts_that_are_damaged_are_a_counted_constant(
     kits: Callable[[Node, ClientApp], Kit], part: bytes
@@ -321,11 +341,9 @@ def test_work_that_takes_longer_than_the_node_waits_is_kept_alive(
                 assert not rest.wait(0.01)
             return super().shared_update(round, shared)
 
-    from threading import Event
-
     from commonground.client import runtime
 
-    rest = Event()
+    rest = threading.Event()
     monkeypatch.setattr(runtime, "BEAT", 0.02)
     monkeypatch.setitem(OPENERS, "toy", Slow)
     monkeypatch.setattr(kit.node.state, "acknowledge_task_heartbeat", counted)

@@ -191,6 +191,15 @@ def test_a_node_that_nobody_answers_is_freed(
         assert any("nobody works on" in line for line in running.said)
 
 
+def test_a_node_whose_answers_come_too_late_is_started_anew(profile: Profile, tmp_path: Path) -> None:
+    """It keeps an answer to a message that it gave up, and sends it in place of the next one."""
+    link = Link()
+    late = "say=ERROR:_Cannot_get_processing_duration:_Message_ID_1_not_found."
+    node = part("node", tmp_path, "ready", late, "stay", line=link.read)
+    with Running(profile, part("vault", tmp_path, "ready", "stay"), node, link=link) as running:
+        running.until(lambda: len(pids(tmp_path, "node")) >= 2)
+
+
 def test_a_taken_port_is_changed_for_both(profile: Profile, tmp_path: Path) -> None:
     link = Link()
     first = part("node", tmp_path, "ready", "say=[Errno_98]_address_already_in_use", "once=1", "stay")
