@@ -180,6 +180,28 @@ def test_another_detector_than_the_agreed_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("picked", "shown"),
+    [("about money", "about money"), ("yours, with love", REFUSAL), (RuntimeError(), REFUSAL), (7, REFUSAL)],
+)
+def test_a_refusal_is_one_of_the_public_constants(picked: object, shown: str) -> None:
+    def pick(prompt: str) -> str:
+        if isinstance(picked, Exception):
+            raise picked
+        return picked  # type: ignore[return-value]
+
+    guard = Guard(Says({}, default=0.9), pick=pick, allowed=["about money", "about harm"])
+    assert one(guard).text == shown
+    assert streamed(guard, ["Bad."], ["Bad."])[-1].text == shown
+
+
+def test_a_refusal_that_is_too_late_is_the_general_one() -> None:
+    stuck = threading.Event()
+    guard = Guard(Says({}, default=0.9), pick=lambda p: str(stuck.wait(10)), allowed=["True"], timeout=0.1)
+    assert one(guard).text == REFUSAL
+    stuck.set()
+
+
+@pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"threshold": 0.0}, "threshold is 0"),

@@ -25,8 +25,9 @@ import math
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from commonground.bounds.detectors import Detector
 from commonground.errors import InputError, TrustError
@@ -81,12 +82,14 @@ class Guard:
         threshold: an answer that scores this or more is held back.
         prompt_threshold: likewise for prompts.
         refusal: the constant.
+        pick: chooses a refusal for a prompt; whatever it gives that is not among `allowed`, is too late or
+            fails, is replaced by `refusal`.
+        allowed: the public constants that `pick` may choose.
         timeout: seconds that a detector may take.
 
     Raises:
         TrustError: a detector is not the expected one.
-        InputError: a threshold or a timeout out of range, an empty refusal, or one that the detector itself
-            calls unsafe.
+        InputError: a threshold or a timeout out of range, or an empty refusal.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Guard:
         threshold: float = 0.5,
         prompt_threshold: float = 0.5,
         refusal: str = REFUSAL,
+        pick: Callable[[str], str] | None = None,
+        allowed: Collection[str] = (),
         timeout: float = 10.0,
     ) -> None:
         for found, wanted in ((detector, expected), (prompts, expected_prompts)):
@@ -116,6 +121,7 @@ class Guard:
             raise InputError("guard refusal is empty; a text is needed")
         self.detector, self.prompts, self.refusal = detector, prompts, refusal
         self._threshold, self._prompt_threshold, self._timeout = threshold, prompt_threshold, timeout
+        self._pick, self._allowed = pick, frozenset(allowed)
 
     def prompt_verdict(self, prompt: str) -> str:
         """'' where a prompt may meet the private adapter, else the reason."""
@@ -151,7 +157,15 @@ class Guard:
             if not (reason := self.answer_verdict(prompt, text)):
                 return Shown(text, source, tuple(reasons))
             reasons.append(reason)
-        return Shown(self.refusal, "refusal", tuple(reasons))
+        return Shown(self.refusal_for(prompt), "refusal", tuple(reasons))
+
+    def refusal_for(self, prompt: str) -> str:
+        """A public constant, whatever happens."""
+        pick = self._pick
+        if pick is None:
+            return self.refusal
+        found, _ = self._within(lambda: pick(prompt))
+        return found if isinstance(found, str) and found in self._allowed else self.refusal
 
     def stream(self, prompt: str, personal: Stream, shared: Stream) -> Iterator[Shown]:
         """Pieces to show, sentence by sentence, none before everything up to its end has passed.
@@ -175,11 +189,11 @@ class Guard:
                 reasons = (*reasons, reason)
                 if shown:  # no second draw after the first words: it would see what was rejected
                     lead = "" if shown[-1].isspace() else " "
-                    yield Shown(lead + self.refusal, "refusal", reasons)
+                    yield Shown(lead + self.refusal_for(prompt), "refusal", reasons)
                     return
             if shown:
                 return
-        yield Shown(self.refusal, "refusal", reasons or ("error",))
+        yield Shown(self.refusal_for(prompt), "refusal", reasons or ("error",))
 
     def _passed(self, prompt: str, ask: Stream) -> Iterator[tuple[str, str]]:
         """(sentence, '') while they pass, then ('', reason) once if one does not."""
@@ -205,23 +219,30 @@ class Guard:
                 return
 
     def _judge(self, detector: Detector, threshold: float, prompt: str, answer: str | None) -> str:
-        found: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-
-        def ask() -> None:
-            try:
-                scores = detector.score([prompt], None if answer is None else [answer])
-                found.put(float(scores[0]) if len(scores) == 1 else None)
-            except BaseException:  # a detector that dies has not said that the answer is safe
-                found.put(None)
-
-        # a thread of its own: a detector that hangs must not hold the answer, nor the next one
-        threading.Thread(target=ask, daemon=True).start()
+        scores, reason = self._within(lambda: detector.score([prompt], None if answer is None else [answer]))
+        if reason:
+            return reason
         try:
-            score = found.get(timeout=self._timeout)
-        except queue.Empty:
-            return "timeout"
-        if score is None:
+            (score,) = (float(s) for s in scores)
+        except (TypeError, ValueError):
             return "error"
         if not 0 <= score <= 1:  # nan too
             return "score"
         return "unsafe" if score >= threshold else ""
+
+    def _within(self, ask: Callable[[], Any]) -> tuple[Any, str]:
+        """What `ask` gives in time, and '', or None and error | timeout."""
+        found: queue.SimpleQueue[tuple[Any, str]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                found.put((ask(), ""))
+            except BaseException:  # a detector that dies has not said that the answer is safe
+                found.put((None, "error"))
+
+        # a thread of its own: a detector that hangs must not hold the answer, nor the next one
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            return found.get(timeout=self._timeout)
+        except queue.Empty:
+            return None, "timeout"

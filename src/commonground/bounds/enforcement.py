@@ -1,0 +1,198 @@
+"""A charter at work: prompt -> tier -> what decodes -> guard -> what is shown.
+
+This is the default stack. `free` prompts meet the whole personal policy under the guard, `sensitive` ones
+meet it within the charter's budget and under the guard, `closed` ones never meet it. Everything that decides
+is public, frozen and named by digest in the charter, and reads texts with base weights alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from commonground.bounds.budget import Budget
+from commonground.bounds.charter import Charter, charter_detector, charter_probes, check_reach
+from commonground.bounds.detectors import Detector, Embed
+from commonground.bounds.guard import REFUSAL, Draw, Guard, Shown, Stream
+from commonground.bounds.probes import Probe
+from commonground.bounds.tiers import Placement
+from commonground.errors import InputError, ModelError, TrustError
+
+NEAR = 0.35  # cosine to a known forbidden prompt from which on its constraint's refusal fits
+
+
+class AnyOf:
+    """Several detectors as one: an answer is held back as soon as one of them would hold it back.
+
+    Args:
+        detectors: each with its threshold; the joint threshold is one half.
+    """
+
+    def __init__(self, detectors: Sequence[tuple[Detector, float]]) -> None:
+        if not detectors:
+            raise InputError("a charter without a detector detects nothing; at least one is needed")
+        self._detectors = tuple(detectors)
+        self.name = " or ".join(detector.name for detector, _ in detectors)
+        about = [f"{detector.digest} at {threshold!r}" for detector, threshold in detectors]
+        self.digest = hashlib.sha256("\n".join(sorted(about)).encode()).hexdigest()
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> Sequence[float]:
+        """See `Detector`: one half is at some detector's threshold; nan where one gave no probability."""
+        found = []
+        for detector, threshold in self._detectors:
+            scores = np.asarray(list(detector.score(prompts, answers)), dtype=np.float64)
+            if scores.shape != (len(prompts),):
+                raise ModelError(f"detector {detector.name!r} gave {scores.size} scores for {len(prompts)}")
+            scores = np.where((scores >= 0) & (scores <= 1), scores, np.nan)
+            below = 0.5 * scores / threshold
+            found.append(np.where(scores >= threshold, np.maximum(scores, 0.5), np.minimum(below, HALF)))
+        return [float(s) for s in np.max(np.where(np.isnan(found), np.nan, found), axis=0)]
+
+
+HALF = float(np.nextafter(0.5, 0.0))
+
+
+class Refusals:
+    """The refusal of the constraint whose known prompt is nearest; the general one where none is near.
+
+    Args:
+        texts: constraint -> its refusal.
+        probes: known forbidden prompts.
+        embed: texts -> unit embeddings.
+        general: the refusal for everything else.
+    """
+
+    def __init__(
+        self, texts: dict[str, str], probes: Sequence[Probe], embed: Embed, general: str = REFUSAL
+    ) -> None:
+        self.allowed = (*texts.values(), general)
+        self._texts, self._probes, self._embed, self._general = texts, tuple(probes), embed, general
+        self._known = np.asarray(embed([p.prompt for p in probes])) if probes else None
+
+    def __call__(self, prompt: str) -> str:
+        """A public constant."""
+        if self._known is None:
+            return self._general
+        near = self._known @ np.asarray(self._embed([prompt]))[0]
+        best = int(near.argmax())
+        return self._texts[self._probes[best].constraint] if near[best] >= NEAR else self._general
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is shown, and in which tier its prompt was placed."""
+
+    tier: str
+    shown: Shown
+
+
+@dataclass(frozen=True)
+class Enforcement:
+    """A charter's moving parts; `enforce` makes one.
+
+    Attributes:
+        charter: the charter.
+        placement: places prompts.
+        guard: holds answers back.
+        budget: of an answer to a sensitive prompt.
+    """
+
+    charter: Charter
+    placement: Placement
+    guard: Guard
+    budget: Budget
+
+    def answer(self, prompt: str, personal: Callable[[Budget | None], str], shared: Draw) -> Decision:
+        """One answer under the charter.
+
+        Args:
+            prompt: what is asked.
+            personal: draws from the personal policy, within a budget or (None) without one.
+            shared: draws from the shared policy.
+        """
+        tier = self.placement.tier(prompt)
+        budget = self.budget if tier == "sensitive" else None
+        draws = 0 if tier == "closed" else self.charter.bounds.draws
+        return Decision(tier, self.guard.answer(prompt, lambda: personal(budget), shared, draws=draws))
+
+    def stream(
+        self, prompt: str, personal: Callable[[Budget | None], Iterator[str]], shared: Stream
+    ) -> Iterator[Decision]:
+        """The same in pieces, none shown before it has passed; see `Guard.stream`."""
+        tier = self.placement.tier(prompt)
+        budget = self.budget if tier == "sensitive" else None
+        first = shared if tier == "closed" else lambda: personal(budget)
+        for shown in self.guard.stream(prompt, first, shared):
+            source = "shared" if tier == "closed" and shown.source == "personal" else shown.source
+            yield Decision(tier, Shown(shown.text, source, shown.reasons))
+
+
+def enforce(charter: Charter, folder: Path, embed: Embed, encoder: str, base: str = "") -> Enforcement:
+    """Load everything that a charter names, and check that it is what it names.
+
+    Args:
+        charter: the charter.
+        folder: where its files are.
+        embed: texts -> embeddings of the frozen encoder.
+        encoder: digest of that encoder.
+        base: digest of the base model at hand.
+
+    Raises:
+        TrustError: a detector or the base model is not the charter's.
+        ConfigError: a detector holds back answers for their style.
+        InputError: a file cannot be read.
+        ModelError: a detector does not load.
+    """
+    if charter.base and base != charter.base:
+        raise TrustError(
+            f"the base model has the digest {base[:16] or '(none)'}; the charter was made for "
+            f"{charter.base[:16]}",
+            hint="take the base model of the charter, or have the charter certified for yours",
+        )
+    loaded = {name: _named(charter, name, folder, embed, encoder) for name in charter.detectors}
+    answers = sorted({one.detector for one in charter.constraints.values()})
+    joint = AnyOf([(loaded[name], charter.detectors[name].threshold) for name in answers])
+    check_reach(joint, 0.5)
+    known = [
+        probe
+        for name, one in charter.probes.items()
+        if one.split == "train"
+        for probe in charter_probes(charter, name, folder)
+    ]
+    refusals = Refusals({name: one.refusal for name, one in charter.constraints.items()}, known, embed)
+    tiers = charter.tiers
+    return Enforcement(
+        charter,
+        Placement(loaded[tiers.closed], loaded[tiers.sensitive], tiers.closed_at, tiers.sensitive_at),
+        Guard(joint, expected=joint.digest, pick=refusals, allowed=refusals.allowed),
+        Budget(charter.bounds.delta),
+    )
+
+
+def _named(charter: Charter, name: str, folder: Path, embed: Embed, encoder: str) -> Detector:
+    detector = charter_detector(charter, name, folder, embed, encoder)
+    wanted = charter.detectors[name].digest
+    if detector.digest != wanted:
+        raise TrustError(
+            f"detector {name} has the digest {detector.digest[:16]}; the charter says {wanted[:16]}",
+            hint="take the file that the charter was signed with",
+        )
+    return detector
+
+
+def check_judge(judge: Detector, charter: Charter) -> None:
+    """Refuse a judge that is one of the charter's own detectors: it would find nothing that they miss.
+
+    Raises:
+        InputError: it is.
+    """
+    same = [name for name, one in charter.detectors.items() if one.digest == judge.digest]
+    if same:
+        raise InputError(
+            f"the judge {judge.name!r} is the charter's detector {same[0]}; another one is needed",
+            hint="what a guard misses can only be seen by somebody else",
+        )
