@@ -364,13 +364,10 @@ def audit_show(folder: Folder, format: Format = "text") -> None:
 
 def _detached(folder: Path, bind: str) -> int:
     """Start the supervisor in the background and wait until its front door is open; its process id."""
-    from commonground.server.front_door import listens_at
     from commonground.server.state import Study
-    from commonground.server.superlink import listens
+    from commonground.server.supervisor import ready
 
     study = Study(folder)
-    host, _, port = listens_at(study.settings.address, bind).rpartition(":")
-    at = "127.0.0.1" if host in ("", "0.0.0.0") else host.removeprefix("[").removesuffix("]")
     path = study.log / "server.log"
     start = path.stat().st_size if path.is_file() else 0
     with path.open("ab") as log:
@@ -387,7 +384,7 @@ def _detached(folder: Path, bind: str) -> int:
             lines = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
             hint = next((line.removeprefix("hint: ") for line in said if line.startswith("hint: ")), None)
             raise InputError(lines[0] if lines else f"the server ended at once; see {path}", hint=hint)
-        if listens(int(port), at):
+        if ready(study.folder, process.pid):
             return process.pid
         time.sleep(0.2)
     process.terminate()

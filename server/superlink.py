@@ -52,7 +52,7 @@ def free_port() -> int:
 
 def listens(port: int, host: str = HOST) -> bool:
     """Whether somebody listens there."""
-    with socket.socket() as found:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
         found.settimeout(0.5)
         return found.connect_ex((host, port)) == 0
 

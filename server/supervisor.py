@@ -9,6 +9,7 @@ checkpoint.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -47,7 +48,7 @@ from commonground.server.tables import Enrolled, Part, now
 TICK, NODES = 0.25, 2.0  # seconds between looks at processes, and at nodes and the run
 PATIENCE = 4.0  # seconds that a part gets to end by itself
 AGAIN = (1.0, 60.0)  # seconds before a run that ended is submitted again, from the first to the longest
-INSIDE = "superlink.port"
+INSIDE, READY = "superlink.port", "ready"
 CHILDREN = "children.pid"
 
 log = logging.getLogger("commonground.server")
@@ -92,6 +93,7 @@ class Supervisor:
         self._executor = Kept("rounds", lambda: here, study.log / "rounds.log", environment)
         self._control = Control(f"{HOST}:{self._port}", root_certificates(study.folder))
         self._refusals = Refusals(study)
+        self._ready = False
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -116,6 +118,14 @@ class Supervisor:
             self._note(ended=True)
             Audit(study.folder, study.key).add("down")
 
+    def _say_ready(self) -> None:
+        """Once the front door is open, and it is ours that is."""
+        host, _, port = listens_at(self._study.settings.address, self._bind).rpartition(":")
+        at = HOST if host == "0.0.0.0" else host.removeprefix("[").removesuffix("]")
+        if not self._ready and self._door.alive and listens(int(port), at):
+            self._ready = True
+            write_atomically(self._study.run / READY, str(os.getpid()).encode())
+
     def _register(self, key: EllipticCurvePublicKey) -> int:
         return self._control.register(key)
 
@@ -130,6 +140,7 @@ class Supervisor:
                 part.look()
                 if part.pid != before:
                     self._children()
+            self._say_ready()
         for reason in self._refusals.new():
             self._study.refuse(reason)
         if inside and time.monotonic() - self._looked >= NODES:
@@ -255,6 +266,14 @@ def down(folder: Path, patience: float = 15.0) -> bool:
     return True
 
 
+def ready(folder: Path, pid: int) -> bool:
+    """Whether the supervisor of this process id has its front door open."""
+    try:
+        return (folder / "run" / READY).read_text() == str(pid)
+    except OSError:
+        return False
+
+
 def inside(study: Study) -> Control | None:
     """A client of the running SuperLink; None where the server does not run."""
     if running(study.folder) is None:
@@ -282,7 +301,8 @@ def _alone(study: Study) -> Iterator[None]:
     try:
         yield
     finally:
-        (study.run / PID).unlink(missing_ok=True)
+        for name in (PID, READY):
+            (study.run / name).unlink(missing_ok=True)
         lock.release()
 
 
