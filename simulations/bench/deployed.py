@@ -71,7 +71,8 @@ def measure(*, quick: bool, say: Callable[[str], None]) -> Measured:
         [],
         [
             "the first round of each is left out",
-            "Flower's node looks for a message every 3 s while it has none; a round has two messages a person",
+            "Flower's node looks for a message every 3 s while it has none",
+            "a round has two messages a person",
         ],
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -19,8 +21,8 @@ from commonground.errors import CommonGroundError
 from commonground.server.enrolment import enrol, invite
 from commonground.server.setup import Wanted, init_study
 from commonground.server.state import Study
-from commonground.server.superlink import HOST, free_port, listens
-from commonground.server.supervisor import inside
+from commonground.server.superlink import HOST
+from commonground.server.supervisor import inside, ready
 from commonground.study.enrolment import enrolment_request, read_request
 from commonground.study.invitation import read_invitation
 
@@ -33,7 +35,7 @@ def wanted(overrides: Sequence[str], **more: Any) -> Wanted:
     fields: dict[str, Any] = {
         "trust": "local",
         "name": "bench",
-        "address": f"{HOST}:{free_port()}",
+        "address": f"{HOST}:{door_port()}",
         "closes": "2999-01-01",
         "purpose": "To see how a server stands load.",
         "contact": "nobody@example.org",
@@ -41,6 +43,22 @@ def wanted(overrides: Sequence[str], **more: Any) -> Wanted:
         "deadline": 120.0,
     }
     return Wanted(**{**fields, **more})
+
+
+def door_port() -> int:
+    """A free port for a front door, which opens it later.
+
+    Below those that the system hands out by itself: one of these may be another connection's by then.
+    """
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(10_000, 32_000)
+        with socket.socket() as found:
+            try:
+                found.bind((HOST, port))
+            except OSError:
+                continue
+            return port
 
 
 @dataclass
@@ -81,8 +99,8 @@ class RunningServer:
         command = [sys.executable, "-m", "commonground.server.supervisor", str(self.folder)]
         with (self.folder / "log" / "supervisor.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        port, end = int(Study(self.folder).settings.address.rpartition(":")[2]), time.monotonic() + STARTS
-        while not listens(port):
+        end = time.monotonic() + STARTS
+        while not ready(self.folder, self._process.pid):
             if time.monotonic() > end or self._process.poll() is not None:
                 self.stop()
                 raise CommonGroundError("the server does not start", hint=f"see {self.folder}/log")

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_a_build_that_leaks_is_found(tmp_path: Path) -> None:
-    sizes = ["people=2", "cohort=2", "rounds=2"]
+    sizes = ["people=2", "cohort=2", "rounds=3"]
     with Site(tmp_path, sizes, min_online=1, minimum=1, deadline=60.0) as site:
         site.server.start()
         device = site.device("ada", recorded=True)

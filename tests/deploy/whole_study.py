@@ -16,7 +16,12 @@ from commonground.config import Config
 from commonground.server.deployed import study_job
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
-from commonground.simulations.runner import simulate
+from commonground.settings import to_yaml
+from commonground.simulations import world as worlds
+from commonground.simulations.devices import close_stores
+from commonground.simulations.engine import environment, run_job
+from commonground.simulations.folder import RunFolder
+from commonground.simulations.runner import _job, simulate
 from commonground.simulations.world import World, build_world
 
 SEED, PEOPLE = 11, 3
@@ -50,10 +55,22 @@ class Whole:
             study.close()
 
     def simulated(self) -> dict[str, np.ndarray]:
-        """The same of the in-process simulation."""
+        """The same of the in-process simulation: `commonground simulate` of the offer's configuration."""
         out = self.site.folder / "simulated"
         simulate(self.config, out)
         return _arrays(Job.load(out / "state" / "job-shared.json"))
+
+    def simulated_rounds(self) -> dict[str, np.ndarray]:
+        """The same without what a simulation measures beside its rounds, which takes a policy minutes."""
+        out = self.site.folder / "simulated"
+        (out / "state").mkdir(parents=True)
+        (out / "config.yaml").write_text(to_yaml(self.config))
+        worlds.adopt(str(out.resolve()), self.world)
+        job = _job(self.world, RunFolder(out), "shared")
+        with environment({"COMMONGROUND_RUN": str(out.resolve()), "COMMONGROUND_ARM": "shared"}):
+            run_job(job, "inprocess", PEOPLE, device="simulation")
+        close_stores()
+        return _arrays(Job.load(job))
 
 
 def _arrays(job: Job) -> dict[str, np.ndarray]:
