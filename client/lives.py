@@ -13,7 +13,7 @@ learned alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -89,38 +89,45 @@ class Lives:
 
     def learner(self, meant: Understood, life: Life) -> Learner:
         """A learner over what is not forgotten in this life; safety comparisons are never forgotten."""
-        person = 0 if self._insecure is None else self._insecure.person
-        found = [c for v in self._store.feedback.all() if (c := _comparison(v, life.since)) is not None]
-        return Learner(meant, found, life.seed, person)
+        return self.begin(meant, life)[0]
 
-    def save(
-        self,
-        meant: Understood,
-        life: Life,
-        state: PrivateState,
-        release: Release,
-        note: str,
-        learner: Learner,
-    ) -> int:
-        """Keep a new version with its life, in one transaction; returns its number."""
-        steps = int(state.steps[0])
-        now = replace(
+    def begin(self, meant: Understood, life: Life) -> tuple[Learner, Life]:
+        """A learner, and the life with what it is about to see; both from one look at the comparisons."""
+        person = 0 if self._insecure is None else self._insecure.person
+        said = self._store.feedback.all()
+        found = [c for verdict in said if (c := _comparison(verdict, life.since)) is not None]
+        learner = Learner(meant, found, life.seed, person)
+        seen = replace(
             life,
-            steps=steps,
             taste=len(learner.rows["taste"]),
-            newest=self._store.feedback.newest(),
-            said=len(self._tastes(life.since)),
+            newest=max((verdict.id for verdict in said), default=0),
+            said=len(_tastes(said, life.since)),
             base=base_of(meant),
         )
+        return learner, seen
+
+    def save(self, meant: Understood, seen: Life, state: PrivateState, release: Release, note: str) -> int:
+        """Keep a new version with its life, in one transaction; returns its number.
+
+        Args:
+            meant: the accepted offer.
+            seen: what `begin` gave, before the training.
+            state: after it.
+            release: that it stands on.
+            note: what made it.
+        """
+        steps = int(state.steps[0])
         with self._store.transaction():
             version = self._store.adapters.save(
                 state.to_arrays(),
                 offer=release.offer,
                 round=release.round,
                 shared_version=release.version,
-                note=f"{note}: {steps} of {meant.plan.private.steps} steps, {now.taste} comparisons",
+                note=f"{note}: {steps} of {meant.plan.private.steps} steps, {seen.taste} comparisons",
             )
-            self._store.put(f"life {version}", _text(now))
+            self._store.put(f"life {version}", _text(replace(seen, steps=steps)))
+            if self._gone(seen):
+                self._store.put(_PENDING, TAKEN_BACK)
         return version
 
     def step(
@@ -128,13 +135,12 @@ class Lives:
     ) -> None:
         """The private phase of a round: some more steps of the life in use, or its last ones."""
         life, numbers = self.current()
-        learner = self.learner(meant, life)
+        learner, seen = self.begin(meant, life)
         plan = meant.plan.private
         state = None if numbers is None else PrivateState.from_arrays(numbers)
         after = learner.private(arrays, state, memory, plan.steps if final else plan.steps_per_visit)
-        life = replace(life, done=release.version) if final else life
-        note = "last private phase" if final else f"round {release.round}"
-        self.save(meant, life, after, release, note, learner)
+        seen = replace(seen, done=release.version) if final else seen
+        self.save(meant, seen, after, release, "last private phase" if final else f"round {release.round}")
 
     def pending(self, meant: Understood, release: Release | None) -> str:
         """Why the adapter in use has to be fitted anew; empty where it has not."""
@@ -156,7 +162,6 @@ class Lives:
         arrays: Arrays,
         memory: Arrays,
         why: str,
-        alive: Callable[[], bool] = lambda: True,
     ) -> int:
         """Fit anew from the stored comparisons; returns the version.
 
@@ -169,20 +174,17 @@ class Lives:
             arrays: what came with it.
             memory: what this device's half of the strategy keeps.
             why: in words.
-            alive: asked before the result is kept; False drops it.
         """
         old, numbers = self.current()
         whole = why == ASKED or numbers is None or bool(old.done) or old.base != base_of(meant)
         plan = meant.plan.private
         life = Life(self._seed(meant, old), fit=old.fit + (numbers is not None), since=old.since)
-        learner = self.learner(meant, life)
+        learner, seen = self.begin(meant, life)
         state = learner.private(arrays, None, memory, plan.steps if whole else old.steps)
-        if not alive():
-            return 0
-        life = replace(life, done=release.version if whole else 0)
+        seen = replace(seen, done=release.version if whole else 0)
         with self._store.transaction():
-            version = self.save(meant, life, state, release, f"fitted anew because {why}", learner)
             self._store.put(_PENDING, "")
+            version = self.save(meant, seen, state, release, f"fitted anew because {why}")
             self._store.put(_REFIT, why)
         return version
 
@@ -210,8 +212,7 @@ class Lives:
             self._store.adapters.rollback(version)
             life = self.of(version)
             self._store.put(f"life {version}", _text(replace(life, seed=self._seed(meant, life))))
-            gone = life.said != sum(id <= life.newest for id in self._tastes(life.since))
-            self._store.put(_PENDING, TAKEN_BACK if gone else "")
+            self._store.put(_PENDING, TAKEN_BACK if self._gone(life) else "")
 
     def told(self, meant: Understood | None) -> dict[str, Any]:
         """What `status` says of the adapter in use."""
@@ -222,7 +223,7 @@ class Lives:
             "steps": life.steps if numbers is not None else 0,
             "of": 0 if meant is None else meant.plan.private.steps,
             "taste": life.taste,
-            "new": sum(id > life.newest for id in self._tastes(life.since)),
+            "new": sum(id > life.newest for id in _tastes(self._store.feedback.all(), life.since)),
             "fits": life.fit,
         }
 
@@ -233,9 +234,10 @@ class Lives:
         found = self._store.get(_REFIT)
         return f"It was fitted anew: {found}." if found else None
 
-    def _tastes(self, since: int) -> list[int]:
-        """Ids of the taste comparisons that are not forgotten."""
-        return [v.id for v in self._store.feedback.all() if v.tag == "taste" and v.id > since]
+    def _gone(self, seen: Life) -> bool:
+        """Whether a comparison that a life has seen is not there any more; it may go while it is learned."""
+        now = _tastes(self._store.feedback.all(), seen.since)
+        return seen.said != sum(id <= seen.newest for id in now)
 
     def _seed(self, meant: Understood | None, old: Life | None) -> int:
         if self._insecure is not None:
@@ -251,6 +253,11 @@ def base_of(meant: Understood) -> str:
     model = meant.table.public
     shapes = {name: list(shape) for name, shape in model.private_spec().items()}
     return digest({"public": model.public_digests(), "shapes": shapes, "steps": meant.plan.private.steps})
+
+
+def _tastes(said: Sequence[Verdict], since: int) -> list[int]:
+    """Ids of the taste comparisons that are not forgotten."""
+    return [v.id for v in said if v.tag == "taste" and v.id > since]
 
 
 def _text(life: Life) -> str:

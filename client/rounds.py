@@ -19,7 +19,7 @@ import torch
 from commonground.client.consent import Accepted
 from commonground.client.device_ledger import DeviceLedger, Upload, scope_of
 from commonground.client.learner import Arrays, Insecure, Understood, seal_answer, understand
-from commonground.client.lives import NEW_SHARED, Lives
+from commonground.client.lives import NEW_SHARED, Life, Lives
 from commonground.client.profile import Profile
 from commonground.client.store import Store
 from commonground.errors import CommonGroundError, EgressError, InputError, PrivacyError, TrustError
@@ -235,29 +235,29 @@ class Rounds:
 
     def _make(self, meant: Understood, release: Release, arrays: Arrays, clip: float | None) -> Sealed:
         with self.model, self._learning():
-            found = self._answer(meant, release, arrays, meant.manifest.accepted(clip))
-            self._found = found
+            found, seen = self._answer(meant, release, arrays, meant.manifest.accepted(clip))
+            self._made = found, seen
             return seal_answer(meant, found, release.round, clip, self.insecure)
 
-    def _answer(self, meant: Understood, release: Release, arrays: Arrays, clip: float) -> Answer:
-        life, state = self.lives.current()[0], None
-        learner = self.lives.learner(meant, life)
+    def _answer(
+        self, meant: Understood, release: Release, arrays: Arrays, clip: float
+    ) -> tuple[Answer, Life]:
+        state = None
+        learner, seen = self.lives.begin(meant, self.lives.current()[0])
         if meant.plan.schedule != "decoupled":  # else the private state is not even read
             numbers = self.lives.current()[1]
             state = learner.first() if numbers is None else PrivateState.from_arrays(numbers)
         memory = self.store.memory.read(release.offer, release.round)
-        return learner.answer(release.round, arrays, clip, memory, state)
+        return learner.answer(release.round, arrays, clip, memory, state), seen
 
     def _along(self, meant: Understood, release: Release) -> None:
         """What a message changes on this device, in the transaction that keeps it."""
-        found = self._found
+        found, seen = self._made
         if found.memory is not None:
             kept = {name: value[0].numpy() for name, value in found.memory.items()}
             self.store.memory.save(release.offer, release.round, kept)
         if found.after is not None:
-            life, _ = self.lives.current()
-            learner = self.lives.learner(meant, life)
-            self.lives.save(meant, life, found.after, release, f"round {release.round}", learner)
+            self.lives.save(meant, seen, found.after, release, f"round {release.round}")
 
     @contextmanager
     def _learning(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from toy_world import HashEncoder
 from commonground import language_model
 from commonground.client import belongings, sockets
 from commonground.client import vault_pb2 as pb
+from commonground.client.learner import Learner
 from commonground.client.lives import NEW_BASE, NEW_SHARED, TAKEN_BACK
 from commonground.client.owner import OwnerClient
 from commonground.client.sockets import OWNER, TOKEN_KEY, socket_folder
@@ -282,6 +283,26 @@ def test_a_comparison_taken_back_is_unlearned_and_it_says_so(box: Vault) -> None
     box.owner.add("danger", "do not", "do", "safety")
     box.owner.undo()  # a safety comparison taught the private adapter nothing
     assert box.owner.status()["private"]["fits"] == 3
+
+
+def test_a_comparison_taken_back_while_it_is_learned_is_unlearned_too(
+    box: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like_emoji(box, 4)
+    whole = Learner.private
+
+    def slow(self: Learner, *given: Any) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr(features, "Encoder", HashEncoder)
+        box.owner.undo()
+        return whole(self, *given)
+
+    monkeypatch.setattr(Learner, "private", slow)
+    private(box, 1)
+    assert TAKEN_BACK in (box.owner.status()["refit"] or "")
+    private(box, 2)
+    assert box.owner.status()["private"]["taste"] == 3
+    assert box.owner.status()["private"]["fits"] == 2
 
 
 def test_a_newer_shared_version_fits_a_finished_adapter_anew(box: Vault) -> None:
