@@ -164,6 +164,7 @@ def status(folder: Folder, format: Format = "text") -> None:
         state = "finished" if found["finished"] else "runs" if found["running"] else "is not running"
         output.show(
             f"{found['study']} {state}; trust: {found['trust']}; open until {found['closes']}",
+            *([f"the rounds do not go on: {found['trouble']}"] if found["trouble"] else []),
             f"people: {people['enrolled']} of {people['places']} enrolled, {people['online']} online, "
             f"{people['revoked']} revoked, {people['invited']} invited",
             f"rounds: {rounds['done']} of {rounds['of']} done, {rounds['void']} void",

@@ -33,7 +33,7 @@ from commonground.server.bundle import build_bundle
 from commonground.server.careful_grid import CarefulGrid
 from commonground.server.deployed import run_study
 from commonground.server.limits import limits
-from commonground.server.state import Study
+from commonground.server.state import TROUBLE, Study
 from commonground.server.superlink import HOST, SECRET, root_certificates
 
 POLL = 0.5  # seconds between looks for a task
@@ -103,6 +103,7 @@ class Executor:
                 log.warning("a run of another bundle was submitted; refused")
                 details = FOREIGN
             else:
+                self._study.set_fact(TROUBLE, None)
                 run_study(grid, self._study, self._stop)
                 ended, details = SubStatus.COMPLETED, ""
         except InterruptedRunError as error:
@@ -110,6 +111,7 @@ class Executor:
             log.info("%s", error)
         except CommonGroundError as error:
             log.error("%s", error.message)
+            self._study.set_fact(TROUBLE, error.message)
             details = error.error_code
         finally:
             with suppress(Exception):  # the SuperLink may be gone; its own clock ends the task then

@@ -37,6 +37,7 @@ from commonground.study.signing import Paper, fingerprint, load_key, public_hex
 
 SETTINGS = "study.toml"
 PID = "supervisor.pid"
+TROUBLE = "trouble"  # the fact that says why the rounds do not go on
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
 
@@ -218,7 +219,7 @@ class Study:
 
         Returns:
             study, version, trust, purpose, contact, address, opens, closes, open (now), signer (a
-            fingerprint), running (the supervisor says so), finished;
+            fingerprint), running (the supervisor lives), finished, trouble (why the rounds do not go on);
             people: places, enrolled, online, revoked, invited (invitations that can still be used);
             enrolled: one a slot: slot, name, since, online, revoked;
             invitations: name, made, expires, state (open | used | expired | withdrawn);
@@ -265,6 +266,7 @@ class Study:
             "signer": fingerprint(self.signer),
             "running": running(self.folder) is not None,
             "finished": facts.get("finished") == "yes",
+            "trouble": facts.get(TROUBLE),
             **found,
             "statement": self.statement(),
             "budget": self._budget(rounds["done"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +21,21 @@ import psutil
 import pytest
 import toy_device
 from flwr.app import Message, RecordDict
+from flwr.cli.build import build_fab_from_files
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
 from toy_fleet import LightDevice, Loop, update
 from toy_study import make_study
 
 from commonground.server.audit import verify
+from commonground.server.control import FINISHED
 from commonground.server.enrolment import invite
+from commonground.server.executor import FOREIGN
 from commonground.server.state import Study, running
 from commonground.server.superlink import free_port
+from commonground.server.supervisor import inside
 from commonground.study.invitation import Invitation, read_invitation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -284,6 +294,42 @@ def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Liv
     assert bad.enrol().status_code == 403
     people = study.overview()["people"]
     assert (people["enrolled"], people["revoked"], people["invited"]) == (2, 1, 1)
+
+
+EVIL = """
+import pathlib
+pathlib.Path("{mark}").touch()
+from flwr.serverapp import ServerApp
+app = ServerApp()
+"""
+
+
+def test_a_run_that_names_other_code_is_refused_and_a_task_needs_the_secret(
+    live: Live, tmp_path: Path
+) -> None:
+    until(lambda: live.study.overview()["finished"])
+    control = inside(live.study)
+    assert control is not None
+    mark = tmp_path / "mark"
+    project = (live.study.folder / "bundle" / "pyproject.toml").read_text()
+    evil = project.replace("commonground.server.app:app", "evil:app").encode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        data = build_fab_from_files({"pyproject.toml": evil, "evil.py": EVIL.format(mark=mark).encode()})[0]
+    run = control.start(data, hashlib.sha256(data).hexdigest())
+    until(lambda: live.study.refusals().get(FOREIGN))
+    until(lambda: control.status(run)[0] == FINISHED)
+    assert control.status(run)[1:] == ("failed", FOREIGN)
+    assert not mark.exists()
+    control.close()
+    address = f"127.0.0.1:{(live.study.run / 'superlink.port').read_text().strip()}"
+    ca = (live.study.folder / "ca.crt").read_bytes()
+    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
+    with RuntimeHttpClient.from_server_address(address, False, ca, [version]) as client:
+        request = AcquireTaskRequest(supported_task_types={TaskType.SERVER_APP}, agentapp_fab_hashes=set())
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            client.AcquireTask(request)
+    assert refused.value.response.status_code == 401
 
 
 def test_it_says_in_one_line_why_it_does_not_start_and_ends_when_told(live: Live, tmp_path: Path) -> None:

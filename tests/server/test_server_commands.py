@@ -73,6 +73,9 @@ def test_a_study_from_init_to_its_log(
     assert any(line.startswith("first is not running; trust: central") for line in said)
     assert "people: 0 of 5 enrolled, 0 online, 0 revoked, 2 invited" in said
     assert envelope(capsys, "status", folder)["data"]["people"]["places"] == 5
+    study.set_fact("trouble", "the disk is full")
+    run("status", folder)
+    assert "the rounds do not go on: the disk is full" in capsys.readouterr().out
 
     assert run("release", "list", folder) == 0
     assert "there is no release yet" in capsys.readouterr().out
