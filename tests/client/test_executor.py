@@ -377,3 +377,50 @@ def test_the_pinned_version_of_flower_is_the_installed_and_the_declared_one(
     with pytest.raises(InputError, match=r"flwr 1\.42\.0 is installed; .* with 1\.0\.0 alone") as caught:
         runtime.check_flower()
     assert caught.value.hint == "pip install flwr==1.0.0"
+
+
+def test_a_real_vault_answers_through_the_executor(
+    node: Node, kits: Callable[[Node, ClientApp], Kit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refusals (an unsigned adapter, a replay, NaN, another signer) are the constant, and are counted."""
+    import toy_vault
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from commonground.client.sockets import NODE, socket_folder
+
+    offer = toy_vault.offer_of(toy_vault.study_config())
+    with toy_vault.running(tmp_path / "profile", offer) as vault:
+        monkeypatch.setenv("COMMONGROUND_DEVICE", "vault")
+        monkeypatch.setenv("COMMONGROUND_VAULT", str(socket_folder(vault.profile.folder) / NODE))
+        vault.consent()
+        vault.teach()
+        kit, operator = kits(node, app), vault.operator
+        arrays = operator.arrays()
+
+        def ask(round: int, sent: dict[str, np.ndarray], release: str | None, kind: str = "train") -> Message:
+            more = {} if release is None else {"release": release}
+            return kit.ask(question(kind, sent, round=round, manifest=operator.manifest.digest, **more))
+
+        first = operator.release(1, arrays)
+        reply = ask(1, arrays, first)
+        assert {name: array.shape for name, array in reply.content["arrays"].items()} == {
+            spec.name: spec.shape for spec in operator.manifest.sent
+        }
+        again = ask(1, arrays, first)  # the same bytes: no fresh noise for a question asked twice
+        assert dict(again.content) == dict(reply.content)
+        broken = operator.arrays(float("nan"))
+        moved = operator.arrays(0.5)
+        for sent, release in (
+            (arrays, None),
+            (moved, first),
+            (broken, operator.release(2, broken)),
+            (moved, operator.release(2, moved, version=1)),
+            (moved, operator.release(2, moved, key=Ed25519PrivateKey.generate())),
+        ):
+            assert outbound(ask(2, sent, release)) == FAILED
+        assert outbound(ask(1, arrays, first, "train.private")) == {}
+        vault.owner.pause()
+        assert outbound(ask(2, moved, operator.release(2, moved))) == FAILED
+        assert sum(vault.owner.status()["refusals"].values()) == 5  # one never came as far as the vault
+        assert vault.owner.status()["sent"] == 1
+    assert kit.counts == {"the shared phase failed": 6}

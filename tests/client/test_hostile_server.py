@@ -88,7 +88,7 @@ class Site:
 
     def answers(self, run: Run) -> None:
         """The device answers a round as it should."""
-        reply = run.ask(self.question(), 90)
+        reply = run.ask(self.question())
         assert reply.has_content(), reply.error
         for name, value in toy_device.ToyDevice(0).shared_update(1, ZERO).tensors.items():
             np.testing.assert_array_equal(reply.content["arrays"][name].numpy(), value)
@@ -166,7 +166,7 @@ def test_a_killed_node_waits_until_its_server_lets_it_in_again(site: Site) -> No
     """Flower's exit 305: to the server the killed node is online for up to a minute more."""
     site.kill("node")
     site.until(lambda: site.state.state == "refused", 60)
-    assert any("does not let this device in yet" in line for line in site.said)
+    site.until(lambda: any("does not let this device in yet" in line for line in site.said))
     site.until(lambda: site.state.state == "online", 150)
     site.link.wait_for(site.node)
     with site.link.run(site.evil()) as run:

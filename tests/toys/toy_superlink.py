@@ -184,7 +184,7 @@ class Run:
         self._grid.set_run(run_from_proto(task.run))
         self._beats.start()
 
-    def ask(self, message: Message, timeout: float = 60.0) -> Message:
+    def ask(self, message: Message, timeout: float = 120.0) -> Message:
         """One message and its answer."""
         (reply,) = self._grid.send_and_receive([message], timeout=timeout)
         assert isinstance(reply, Message)
