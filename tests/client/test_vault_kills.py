@@ -1,6 +1,6 @@
 """kill -9 of a real vault process within a round: one message a release, and one charge.
 
-Every write of the ledger is killed in test_device_ledger_kills.py; here are the steps that a whole process has.
+Every write of the ledger is killed in test_device_ledger_kills.py; here are the steps of a whole process.
 """
 
 from __future__ import annotations
