@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from commonground.client.prompts import PASSPHRASE_FILE, agreed, new_passphrase, passphrase_of
 from commonground.console import Format, Output, run_command
 from commonground.errors import CommonGroundError, InputError, InterruptedRunError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from commonground.client.owner import OwnerClient
     from commonground.client.profile import Profile
 
-PASSPHRASE_FILE = "COMMONGROUND_PASSPHRASE_FILE"
 END = 20.0  # seconds that `down` waits
 LEAVES = (
     "Leaving destroys the key of your data on this device. What was sent before cannot be called back: its "
@@ -72,14 +71,14 @@ def join(
         from commonground.client.join import Choices
         from commonground.client.join import join as run
 
-        words = _new_passphrase() if passphrase or PASSPHRASE_FILE in os.environ else None
+        words = new_passphrase() if passphrase or PASSPHRASE_FILE in os.environ else None
         choices = Choices(signer, epsilon_cap, words, keyring=words is None)
 
         def decide(text: list[str], cap: float) -> bool:
             for line in text:
                 output.say(f"\n{line}")
             output.say(f"\nYour cap: epsilon = {cap:.4g}. No message leaves that would go over it.\n")
-            return accept or _asked("Do you take part under these terms?")
+            return accept or agreed("Do you take part under these terms?")
 
         made = run(file, profile, choices, decide, output.say)
         if made is None:
@@ -116,7 +115,7 @@ def up(
         vault = () if insecure_seed is None else _insecure(insecure_seed, insecure_person)
         with only_device(found), _stopped() as stop:
             _check_page(None if no_page else page_port)
-            words = _passphrase(found)
+            words = passphrase_of(found)
             first_contact(found, output.say)
             link, port = Link(), Port()
             page = None if no_page else page_port
@@ -212,7 +211,7 @@ def reset(profile: ProfileDir = None, yes: Yes = False, format: Format = "text")
     """
 
     def run(owner: OwnerClient) -> dict[str, Any]:
-        if not yes and not _asked("Forget what this device learned about your taste?"):
+        if not yes and not agreed("Forget what this device learned about your taste?"):
             raise InterruptedRunError("nothing was changed")
         return owner.reset()
 
@@ -233,7 +232,7 @@ def leave(profile: ProfileDir = None, yes: Yes = False, format: Format = "text")
         found = _find(profile)
         contact = found.terms().contact
         output.say(LEAVES)
-        if not yes and not _asked("Leave the study?"):
+        if not yes and not agreed("Leave the study?"):
             raise InterruptedRunError("nothing was changed")
         if standing(found)["vault"] is not None:
             with _owner(found) as owner:
@@ -343,43 +342,6 @@ def _remove(profile: Profile) -> None:
 
 def _insecure(seed: int, person: int) -> tuple[str, ...]:
     return ("--insecure-seed", str(seed), "--insecure-person", str(person))
-
-
-def _asked(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"{question} Nobody can be asked here: the input is no terminal",
-            hint="give --accept (join) or --yes, once you have read what is above",
-        )
-    return typer.confirm(question, default=False, err=True)
-
-
-def _passphrase(profile: Profile) -> str | None:
-    """The passphrase of a store, where it has no keyring; asked for where no file is named."""
-    from commonground.client.keys import ways
-
-    if "keyring" in ways(profile.folder) and PASSPHRASE_FILE not in os.environ:
-        return None
-    return _from_file() or str(typer.prompt("Passphrase of this device", hide_input=True, err=True))
-
-
-def _new_passphrase() -> str:
-    return _from_file() or str(
-        typer.prompt("A passphrase for this device", hide_input=True, confirmation_prompt=True, err=True)
-    )
-
-
-def _from_file() -> str | None:
-    from commonground.client.service import read_passphrase
-
-    if PASSPHRASE_FILE in os.environ:
-        return read_passphrase(Path(os.environ[PASSPHRASE_FILE]))
-    if not sys.stdin.isatty():
-        raise InputError(
-            "the store's key is behind a passphrase, and the input is no terminal",
-            hint=f"put it into a file of mode 0600 and name it in {PASSPHRASE_FILE}",
-        )
-    return None
 
 
 def _check_page(port: int | None) -> None:
