@@ -1,0 +1,109 @@
+"""Parts that are kept alive: started again after a growing pause, ended together, and never left over."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from commonground.server import processes
+from commonground.server.processes import Kept, end_all
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+DEAF = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); "
+    "time.sleep(60)",
+]
+
+
+def until_dead(kept: Kept) -> None:
+    end = time.monotonic() + 20
+    while kept.alive:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_part_that_ends_is_started_again_after_a_growing_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("commonground.server.processes.time.monotonic", lambda: clock[0])
+    kept = Kept("part", lambda: [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "part.log", {})
+    pauses = []
+    assert kept.look()
+    for _ in range(8):
+        assert kept.process is not None
+        kept.process.wait(30)
+        began = clock[0]
+        while not kept.look():
+            assert kept.words == "ended with exit code 3; starts again"
+            clock[0] += 0.25
+        pauses.append(clock[0] - began)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert kept.restarts == 8
+    end_all([kept], 5)
+
+
+def test_signals_are_said_by_name_and_all_end_together(tmp_path: Path) -> None:
+    parts = [Kept(f"p{k}", lambda: SLEEP, tmp_path / f"p{k}.log", {"PART": str(k)}) for k in range(2)]
+    deaf = Kept("deaf", lambda: DEAF, tmp_path / "deaf.log", {})
+    for part in (*parts, deaf):
+        assert part.look()
+    pid = parts[0].pid
+    assert pid is not None
+    psutil.Process(pid).send_signal(signal.SIGKILL)
+    until_dead(parts[0])
+    assert not parts[0].look()
+    assert parts[0].words == "ended with SIGKILL; starts again"
+    while "deaf" not in (tmp_path / "deaf.log").read_text():
+        time.sleep(0.02)
+    pids = [part.pid for part in (parts[1], deaf)]
+    end_all([*parts, deaf], 1.0)
+    assert [part.pid for part in (*parts, deaf)] == [None] * 3
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid is not None)
+
+
+_PARENT = """
+import sys, time
+from pathlib import Path
+from commonground.server.processes import Kept
+kept = Kept("child", lambda: [sys.executable, "-c", "import time; time.sleep(60)"], Path(sys.argv[1]), {})
+kept.start()
+print(kept.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_part_ends_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(tmp_path / "child.log")], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    end = time.monotonic() + 20
+    while "sleep" not in " ".join(child.cmdline()) or len(child.cmdline()) != 3:  # the launcher is through
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait(20)
+    parent.stdout.close()
+    psutil.wait_procs([child], 20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_log_that_grows_too_large_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LARGEST", 10)
+    kept = Kept("part", lambda: SLEEP, tmp_path / "part.log", {})
+    (tmp_path / "part.log").write_text("x" * 11)
+    kept.look()
+    assert kept.look()
+    end_all([kept], 5)
+    assert (tmp_path / "part.log.1").read_text() == "x" * 11
+    assert (tmp_path / "part.log").read_text() == ""
