@@ -47,6 +47,7 @@ class Compare:
         self.chatting = False
         self.lettered = True
         self.busy = False
+        self.pair: Pair | None = None  # what this window shows; another window may show another
         self.pending: int | None = None  # the vote that waits for a confirmation
         self.why: parts.Field | None = None
         self.reason = ""
@@ -64,8 +65,9 @@ class Compare:
                 self._ask_field()
         self.talk = ui.element("div")
         self.area = ui.element("div")
-        if self.desk.pair is not None and not self.desk.pair.kept and self.desk.pair.written:
-            self.show(self.desk.pair)
+        left = self.desk.pair
+        if left is not None and left.written and not left.kept:
+            self.show(left)
         elif not self.writes:
             await self.suggest()
 
@@ -160,7 +162,8 @@ class Compare:
 
     def show(self, pair: Pair) -> None:
         """Draw a pair; with the votes once it is written."""
-        self.desk.pair, self.pending = pair, None
+        self.pair = self.desk.pair = pair
+        self.pending = None
         self.area.clear()
         with self.area:
             parts.el("p", pair.prompt, "asked")
@@ -220,7 +223,7 @@ class Compare:
 
     async def vote(self, key: str) -> None:
         """Take a verdict: keep it, or ask whether it is about harm."""
-        pair = self.desk.pair
+        pair = self.pair
         if pair is None or not pair.written or pair.kept or self.pending is not None:
             return
         if self.busy or self.chatting:
@@ -261,12 +264,12 @@ class Compare:
         self.stage.keys.focus(card)
 
     def _back(self) -> None:
-        if self.desk.pair is not None:
-            self.show(self.desk.pair)
+        if self.pair is not None:
+            self.show(self.pair)
 
     def _confirm(self, tag: str) -> parts.Action:
         async def run() -> None:
-            pair, chosen = self.desk.pair, self.pending
+            pair, chosen = self.pair, self.pending
             if pair is not None and chosen is not None:
                 self.pending = None
                 await self.keep(pair, chosen, tag)
@@ -312,7 +315,7 @@ class Compare:
     async def _next_or_taste(self) -> None:
         if self.pending is not None:
             await parts.settled(self._confirm("taste")())
-        elif not self.writes and self.desk.pair is not None and self.desk.pair.kept and not self.busy:
+        elif not self.writes and self.pair is not None and self.pair.kept and not self.busy:
             await self.stage.attempt(self.suggest)
 
     async def undo(self) -> None:
@@ -324,7 +327,7 @@ class Compare:
         if taken is None:
             self.stage.say("There is nothing to take back.", "warn")
             return
-        pair, text = self.desk.pair, "Taken back, and what was learned from it with it."
+        pair, text = self.pair, "Taken back, and what was learned from it with it."
         if pair is not None and pair.kept and taken["prompt"] == pair.prompt:
             pair.kept = False
             self.show(pair)

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from nicegui import app, ui
 from starlette.background import BackgroundTask
 
-from commonground.client.page.desk import Desk
+from commonground.client.page.desk import EXPORT, Desk
 from commonground.client.page.stage import Stage
 from commonground.web import parts
 from commonground.web.figures import many, size, when
@@ -53,7 +53,8 @@ def _pause(stage: Stage) -> None:
 def _export(stage: Stage) -> None:
     async def export() -> None:
         key = secrets.token_urlsafe(16)
-        path = stage.desk.folder / f"export-{key}.zip"
+        path = stage.desk.folder / EXPORT.format(key)
+        stage.desk.forget_exports()
         done = await stage.ask(lambda owner: owner.export(path))
         stage.desk.exports[key] = path
         area.clear()

@@ -16,6 +16,7 @@ from commonground.web.aside import aside
 Document = dict[str, Any]
 Result = TypeVar("Result")
 TOKENS = 128  # of an answer
+EXPORT = "export-{}.zip"
 LEFT = "This device has left the study. Its key and its store are destroyed."
 
 
@@ -121,7 +122,7 @@ class Desk:
     Args:
         connect: opens a connection to the vault. Every question opens its own, so that a vault that was
             started anew is found again.
-        folder: a private folder, for exports that wait to be downloaded.
+        folder: a private folder, for an export that waits to be downloaded.
     """
 
     def __init__(self, connect: Connect, folder: Path) -> None:
@@ -129,6 +130,13 @@ class Desk:
         self.left = False
         self.pair: Pair | None = None
         self.exports: dict[str, Path] = {}
+        self.forget_exports()
+
+    def forget_exports(self) -> None:
+        """Delete exports that nobody came for, those of a process before this one too: they are in clear."""
+        self.exports.clear()
+        for path in self.folder.glob(EXPORT.format("*")):
+            path.unlink(missing_ok=True)
 
     async def ask(self, question: Callable[[Owner], Result]) -> Result:
         """Put one question to the vault, in a thread; raises what the vault raises."""

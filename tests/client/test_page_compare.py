@@ -112,8 +112,26 @@ def test_answers_are_seen_while_they_are_written_a_first_whoever_writes_it(
     assert calls(served) == []
 
 
+def test_two_windows_do_not_mix_their_pairs(window: Watched, served: Served) -> None:
+    ask(window.page, "In the first window?")
+    other = window.context.new_page()
+    other.goto(window.home)
+    other.get_by_text("In the first window?").wait_for()  # a pair that was left open is there again
+    ask(other, "In the second window?")
+    window.page.get_by_role("button", name="A is better").click()
+    window.page.get_by_text("Kept as taste").wait_for()
+    other.get_by_role("button", name="Tie").click()
+    other.get_by_text("Nothing is learned").wait_for()
+    assert [(call["prompt"], call["verdict"]) for call in calls(served)] == [
+        ("In the first window?", "better"),
+        ("In the second window?", "tie"),
+    ]
+    other.close()
+
+
 def test_a_chat_is_with_her_own_model_alone(window: Watched, served: Served) -> None:
     page = window.open("")
+    ask(page, "Left open?")
     page.get_by_role("button", name="Chat with yours").click()
     for prompt in ("How are you?", "And now?"):
         page.get_by_role("textbox", name="Your question").fill(prompt)

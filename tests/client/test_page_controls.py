@@ -99,6 +99,11 @@ def test_pause_export_and_reset(window: Watched, served: Served) -> None:
     page.get_by_role("button", name="Take part again").click()
     page.get_by_role("button", name="Pause").wait_for()
     page.get_by_role("button", name="Make the file").click()
+    page.get_by_text("Save it").wait_for()
+    page = window.open("controls")  # nobody came for the first one
+    page.get_by_role("button", name="Make the file").click()
+    page.get_by_text("Save it").wait_for()
+    assert len(list(served.file.parent.glob("export-*"))) == 1
     with page.expect_download() as waiting:
         page.get_by_text("Save it").click()
     with zipfile.ZipFile(waiting.value.path()) as file:
