@@ -135,12 +135,12 @@ def running(
 
 
 @contextmanager
-def process(folder: Path, step: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A vault of its own, up; killed at the end where it still runs."""
+def process(folder: Path, step: str = "", seed: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A vault of its own, up; killed at the end where it still runs. A seed makes its draws a simulation's."""
     run = folder / "run"
     (run / TOKEN).unlink(missing_ok=True)
     with (folder / "vault.log").open("ab") as log:
-        child = subprocess.Popen([sys.executable, __file__, str(folder), step], stdout=log, stderr=log)
+        child = subprocess.Popen([sys.executable, __file__, str(folder), step, seed], stdout=log, stderr=log)
     try:
         until = time.monotonic() + 90
         while not (run / TOKEN).exists() or not (socket_folder(folder) / NODE).exists():
@@ -165,7 +165,7 @@ def die(step: str, at: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, step: str) -> None:
+def main(folder: Path, step: str, seed: str) -> None:
     """The vault of a profile that dies at a step."""
     whole = services.sealed_message
 
@@ -181,8 +181,9 @@ def main(folder: Path, step: str) -> None:
     services.sealed_message = handed
     profile = read_profile(folder)
     with Store(folder / STORE, KEY) as store:
-        vault.serve(VaultServer(profile, store), threading.Event())
+        insecure = Insecure(int(seed), 0) if seed else None
+        vault.serve(VaultServer(profile, store, insecure), threading.Event())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
+    main(Path(sys.argv[1]), *sys.argv[2:4])
