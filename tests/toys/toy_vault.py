@@ -136,7 +136,7 @@ def running(
 
 @contextmanager
 def process(folder: Path, step: str = "", seed: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A vault of its own, up; killed at the end where it still runs. A seed makes its draws a simulation's."""
+    """A vault of its own, up; killed at the end where it runs. A seed makes its draws a simulation's."""
     run = folder / "run"
     (run / TOKEN).unlink(missing_ok=True)
     with (folder / "vault.log").open("ab") as log:
