@@ -16,19 +16,21 @@ import yaml
 
 from commonground.bounds.charter import (
     KIND,
-    MOST_CONSTRAINTS,
-    Charter,
-    charter_detector,
     charter_from,
-    charter_probes,
-    check_reach,
-    default_charter,
     diff_charters,
     load_charter,
     open_charter,
-    shipped_folder,
     sign_charter,
 )
+from commonground.bounds.charter_files import (
+    charter_detector,
+    charter_probes,
+    check_probes,
+    check_reach,
+    default_charter,
+    shipped_folder,
+)
+from commonground.bounds.charter_schema import MOST_CONSTRAINTS, Charter
 from commonground.bounds.detectors import WORDS, Head
 from commonground.bounds.guard import Guard
 from commonground.bounds.probes import Probe, fingerprint, read_probes, refuse_burned
@@ -208,6 +210,22 @@ def test_sealed_probes_come_by_path_and_digest(tmp_path: Path) -> None:
         charter_probes(charter, "mine", tmp_path / "elsewhere")
     with pytest.raises(InputError, match="no probe set 'yours'; known: dev, train, lookalikes, mine"):
         charter_probes(charter, "yours", tmp_path)
+
+
+def test_every_constraint_must_be_probed(tmp_path: Path) -> None:
+    counts = check_probes(DEFAULT, shipped_folder())
+    assert {name: sum(count.values()) for name, count in counts.items()} == {
+        "dev": 328,
+        "train": 160,
+        "lookalikes": 88,
+    }
+    charter = with_probes(json.dumps({"prompt": "How?", "constraint": "fraud"}), tmp_path)
+    values = charter.to_dict()
+    values["probes"] = {"mine": values["probes"]["mine"]}
+    with pytest.raises(ConfigError) as caught:
+        check_probes(charter_from(values), tmp_path)
+    assert len(caught.value.faults) == 7
+    assert caught.value.faults[0].startswith("constraints.mass_harm: found no probe")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from commonground.bounds.budget import Budget
-from commonground.bounds.charter import Charter, charter_from, charter_probes, default_charter, shipped_folder
+from commonground.bounds.charter import charter_from
+from commonground.bounds.charter_files import charter_probes, default_charter, shipped_folder
+from commonground.bounds.charter_schema import Charter
 from commonground.bounds.detectors import Head
 from commonground.bounds.enforcement import AnyOf, Enforcement, Refusals, check_judge, enforce
 from commonground.bounds.guard import REFUSAL, Guard, Shown

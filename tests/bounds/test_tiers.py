@@ -8,7 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from commonground.bounds.charter import charter_detector, charter_probes, default_charter, shipped_folder
+from commonground.bounds.charter_files import (
+    charter_detector,
+    charter_probes,
+    default_charter,
+    shipped_folder,
+)
 from commonground.bounds.intervals import upper
 from commonground.bounds.tiers import (
     TIERS,

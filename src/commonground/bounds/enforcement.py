@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from commonground.bounds.budget import Budget
-from commonground.bounds.charter import Charter, charter_detector, charter_probes, check_reach
+from commonground.bounds.charter_files import charter_detector, charter_probes, check_reach
+from commonground.bounds.charter_schema import Charter
 from commonground.bounds.detectors import Detector, Embed
 from commonground.bounds.guard import REFUSAL, Draw, Guard, Shown, Stream
 from commonground.bounds.probes import Probe
