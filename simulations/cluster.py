@@ -107,7 +107,7 @@ def refuse_silent(address: str) -> None:
     Raises:
         InputError: it does not answer within ANSWER seconds.
     """
-    import grpc  # type: ignore[import-untyped]
+    import grpc
 
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return  # needs Ray's own certificates

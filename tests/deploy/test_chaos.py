@@ -60,8 +60,8 @@ class Seen:
         for device in site.devices:
             with suppress(CommonGroundError):
                 for row in device.ask(lambda owner: owner.adapters()):
-                    what = row["time"], row["release"], row["steps"]
-                    assert self.adapters.setdefault(device.name, {}).setdefault(row["version"], what) == what
+                    kept = row["time"], row["release"], row["steps"]
+                    assert self.adapters.setdefault(device.name, {}).setdefault(row["version"], kept) == kept
                 for row in device.ask(lambda owner: owner.receipts()):
                     what = row["round"], row["digest"]
                     assert self.receipts.setdefault(device.name, {}).setdefault(row["id"], what) == what

@@ -92,8 +92,8 @@ def test_no_byte_holds_anything_private(whole: Whole) -> None:
             scanner.text(f"{person}: {name}", text)
         learner = Learner(meant, whole.said[person], seed=whole.config.seed, person=person)
         bare = learner.answer(1, initial, meant.manifest.clip, {}, None).update
-        for name, value in bare.items():
-            scanner.tensor(f"{person}: {name} before its noise", value[0].numpy())
+        for name, tensor in bare.items():
+            scanner.tensor(f"{person}: {name} before its noise", tensor[0].numpy())
         device.down()
         for name, value in secrets_of(device).items():
             scanner.tensor(f"{person}: {name}", value)
