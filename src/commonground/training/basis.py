@@ -44,7 +44,7 @@ class PublicBasis:
         return hashlib.sha256(self.matrix.tobytes() + np.float64(self.scale).tobytes()).hexdigest()
 
     def features(self, embeddings: np.ndarray, dims: int | None = None) -> np.ndarray:
-        """Features (n, dims or d) float32 of embeddings (n, D); a text's do not depend on what is beside it."""
+        """Features (n, dims or d) float32 of embeddings (n, D); a text's own, whatever is beside it."""
         matrix = (self.matrix if dims is None else self.matrix[:, :dims]) * np.float32(self.scale)
         found = np.empty((len(embeddings), matrix.shape[1]), np.float32)
         for first in range(0, len(embeddings), BLOCK):
