@@ -11,7 +11,17 @@ import pytest
 import torch
 from toy_encoder import save_encoder
 
-from commonground.bounds.detectors import WORDS, Classifier, Head, answer_head, fit_head, fit_prompt_head
+from commonground.bounds.detectors import (
+    SPAN,
+    STEP,
+    WORDS,
+    Classifier,
+    Head,
+    answer_head,
+    fit_head,
+    fit_prompt_head,
+    windows,
+)
 from commonground.bounds.guard import Guard
 from commonground.data.starter import TastePrompt, safety_pairs, taste_prompts
 from commonground.embeddings import Encoder
@@ -44,6 +54,22 @@ def test_a_head_reads_one_side_alone() -> None:
         head.score(["a"], ["b"])
     with pytest.raises(ModelError, match="reads answers"):
         Head(letters, "letters", np.ones(size(2)), 0.5, answers=True).score(["a"])
+
+
+def test_a_long_text_is_read_to_its_end() -> None:
+    """What hides behind a long harmless beginning is found: every sign is in a window, and one counts."""
+    text = "".join(chr(97 + k % 26) for k in range(3 * SPAN + 7))
+    parts = windows(text)
+    assert max(len(p) for p in parts) <= SPAN
+    assert all(text[k : k + SPAN - STEP] in "\n".join(parts) for k in range(len(text) - SPAN + STEP))
+    assert parts[-1].endswith(text[-5:])
+    assert windows("x" * SPAN) == ["x" * SPAN]
+    weights = np.zeros(size(2))
+    weights[6] = 50.0  # the share of z
+    head = Head(letters, "letters", weights, -5.0, answers=True)
+    hidden = "a" * 4 * SPAN + "zzzz" * 30
+    scores = head.score(["q", "q", "q"], ["a" * 9, hidden, hidden[::-1]])
+    assert scores[0] < 0.5 < min(scores[1:])
 
 
 def test_a_head_is_known_by_everything_its_scores_depend_on() -> None:

@@ -24,6 +24,7 @@ from commonground.errors import DataError, ModelError
 Embed = Callable[[Sequence[str]], np.ndarray]
 STRENGTH = 10.0  # inverse ridge of the head; unit rows need a light one
 WORDS, WEIGHT = 4096, 2.0  # hashed words and pairs of words, and what they weigh beside an embedding
+SPAN, STEP = 480, 240  # signs that are read at once (English: within an encoder's 128 tokens), and how far on
 VERSION = 1  # of the features
 
 
@@ -53,6 +54,14 @@ def features(embed: Embed, prompts: Sequence[str], answers: Sequence[str] | None
     )
 
 
+def windows(text: str) -> list[str]:
+    """A text in overlapping pieces of at most `SPAN` signs; what is short is one piece."""
+    if len(text) <= SPAN:
+        return [text]
+    starts = range(0, len(text) - SPAN + STEP, STEP)
+    return [text[start : start + SPAN] for start in starts]
+
+
 class Head:
     """Logistic regression on frozen features.
 
@@ -79,19 +88,28 @@ class Head:
         self._encoder = encoder
         self._weights = np.asarray(weights, dtype=np.float64)
         fixed = self._weights.tobytes() + np.float64(self._bias).tobytes()
-        about = f"head {VERSION} on {encoder}, answers: {answers}, words: {WORDS} x {WEIGHT}"
+        about = f"head {VERSION} on {encoder}, answers: {answers}, words: {WORDS} x {WEIGHT}, {SPAN}/{STEP}"
         self.digest = hashlib.sha256(about.encode() + b"\0" + fixed).hexdigest()
 
     def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> Sequence[float]:
-        """See `Detector`; raises `ModelError` where it is asked about the other side."""
+        """See `Detector`; raises `ModelError` where it is asked about the other side.
+
+        An encoder reads only the beginning of a text, so a long one is read in windows that overlap, and
+        its score is that of the worst of them.
+        """
         if self._answers != (answers is not None):
             raise ModelError(
                 f"detector {self.name!r} reads {'answers' if self._answers else 'prompts alone'}"
             )
-        if not prompts:
+        parts = [windows(text) for text in (prompts if answers is None else answers)]
+        if not parts:
             return []
-        logits = features(self._embed, prompts, answers) @ self._weights + self._bias
-        return [float(p) for p in 1 / (1 + np.exp(-np.clip(logits, -700, 700)))]
+        flat = [part for own in parts for part in own]
+        asked = [p[-SPAN:] for p, own in zip(prompts, parts, strict=True) for _ in own]
+        table = features(self._embed, flat, None) if answers is None else features(self._embed, asked, flat)
+        scores = 1 / (1 + np.exp(-np.clip(table @ self._weights + self._bias, -700, 700)))
+        ends = np.cumsum([len(own) for own in parts])[:-1]
+        return [float(own.max()) for own in np.split(scores, ends)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `head_from` takes them back, bit for bit where the weights are single precision."""

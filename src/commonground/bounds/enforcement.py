@@ -8,9 +8,10 @@ is public, frozen and named by digest in the charter, and reads texts with base 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from commonground.bounds.detectors import Detector, Embed
 from commonground.bounds.guard import REFUSAL, Draw, Guard, Shown, Stream
 from commonground.bounds.probes import Probe
 from commonground.bounds.tiers import Placement
+from commonground.data.starter import starter_texts
 from commonground.errors import InputError, ModelError, TrustError
 
 # a constraint's refusal fits a prompt whose mean cosine to its three nearest known prompts is at least NEAR,
@@ -140,18 +142,40 @@ class Enforcement:
             yield Decision(tier, Shown(shown.text, source, shown.reasons))
 
 
-def enforce(charter: Charter, folder: Path, embed: Embed, encoder: str, base: str = "") -> Enforcement:
+class FrozenEncoder(Protocol):
+    """What `enforce` needs of an encoder; `embeddings.Encoder` is one."""
+
+    digest: str
+
+    def embed(self, texts: Sequence[str], progress: None = None, *, keep: bool = True) -> np.ndarray:
+        """Embeddings of texts, (n, D); with `keep` they may be cached on disk."""
+        ...
+
+
+def careful(encoder: FrozenEncoder, public: Collection[str]) -> Embed:
+    """Embeddings that are cached for public texts alone: a person's own leave no trace on an open disk."""
+    known = frozenset(public)
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return encoder.embed(texts, keep=known.issuperset(texts))
+
+    return embed
+
+
+def enforce(
+    charter: Charter, folder: Path, encoder: FrozenEncoder, base: str = "", *, timeout: float = 30.0
+) -> Enforcement:
     """Load everything that a charter names, and check that it is what it names.
 
     Args:
         charter: the charter.
         folder: where its files are.
-        embed: texts -> embeddings of the frozen encoder.
-        encoder: digest of that encoder.
+        encoder: the frozen encoder that heads read with.
         base: digest of the base model at hand.
+        timeout: seconds that a detector may take before its answer counts as unsafe.
 
     Raises:
-        TrustError: a detector or the base model is not the charter's.
+        TrustError: a detector, a probe set or the base model is not the charter's.
         ConfigError: a detector holds back answers for their style.
         InputError: a file cannot be read.
         ModelError: a detector does not load.
@@ -162,22 +186,23 @@ def enforce(charter: Charter, folder: Path, embed: Embed, encoder: str, base: st
             f"{charter.base[:16]}",
             hint="take the base model of the charter, or have the charter certified for yours",
         )
-    loaded = {name: _named(charter, name, folder, embed, encoder) for name in charter.detectors}
-    answers = sorted({one.detector for one in charter.constraints.values()})
-    joint = AnyOf([(loaded[name], charter.detectors[name].threshold) for name in answers])
-    check_reach(joint, 0.5)
     known = [
         probe
         for name, one in charter.probes.items()
         if one.split == "train"
         for probe in charter_probes(charter, name, folder)
     ]
+    embed = careful(encoder, [*starter_texts(), *(probe.prompt for probe in known)])
+    loaded = {name: _named(charter, name, folder, embed, encoder.digest) for name in charter.detectors}
+    answers = sorted({one.detector for one in charter.constraints.values()})
+    joint = AnyOf([(loaded[name], charter.detectors[name].threshold) for name in answers])
+    check_reach(joint, 0.5)
     refusals = Refusals({name: one.refusal for name, one in charter.constraints.items()}, known, embed)
     tiers = charter.tiers
     return Enforcement(
         charter,
         Placement(loaded[tiers.closed], loaded[tiers.sensitive], tiers.closed_at, tiers.sensitive_at),
-        Guard(joint, expected=joint.digest, pick=refusals, allowed=refusals.allowed),
+        Guard(joint, expected=joint.digest, pick=refusals, allowed=refusals.allowed, timeout=timeout),
         Budget(charter.bounds.delta),
     )
 
