@@ -135,6 +135,9 @@ def main(words: list[str] | None = None) -> int:
     sys.argv = node_words(profile, asked.port, asked.secret)
     from flwr.supernode.cli import flower_supernode
 
+    from commonground.client.untimed import keep_times
+
+    keep_times()
     flower_supernode()
     return 0
 

@@ -168,8 +168,8 @@ def status(folder: Folder, format: Format = "text") -> None:
             f"people: {people['enrolled']} of {people['places']} enrolled, {people['online']} online, "
             f"{people['revoked']} revoked, {people['invited']} invited",
             f"rounds: {rounds['done']} of {rounds['of']} done, {rounds['void']} void",
-            f"privacy: epsilon {_number(budget['spent'])} of {_number(budget['epsilon'])} spent at delta "
-            f"{budget['delta']:g}"
+            f"privacy: at most epsilon {_number(budget['spent'])} of {_number(budget['epsilon'])} spent of "
+            f"any one person at delta {budget['delta']:g}"
             + ("" if budget["meaningful"] else " (too few people for delta to mean much)"),
         )
         for title, rows in (("part", found["health"]), ("refused", found["refusals"])):
