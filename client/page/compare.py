@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 from nicegui import ui
-from nicegui.element import Element
 
+from commonground.client.page.asking import Asking, stream
 from commonground.client.page.desk import Pair, shuffled
 from commonground.client.page.stage import Stage
-from commonground.web import parts
+from commonground.web import inputs, parts
 
 SIDES = ("A", "B")
 OWN = "own"  # the side that the person wrote herself
 BOTH = "both"  # what both policies wrote
 NAMES = {"shared": "common ground", "personal": "yours", OWN: "your words", BOTH: "both models"}
-EVERY = 0.08  # seconds between two drawings of an answer that is being written
 VOTES = (("a", "A is better"), ("b", "B is better"), ("t", "Tie"), ("x", "Both bad"))
-QUESTION = (
-    "Every question stands for itself; earlier ones are not remembered. You see which model wrote which "
-    "answer once you have voted."
-)
 ABOUT_HARM = (
     "This comparison may be about harm. If it is, it counts as safety: it helps to teach the adapter that "
     "everybody shares, through the sealed messages you can see under Messages. If it is a matter of taste, "
@@ -44,12 +37,12 @@ class Compare:
     def __init__(self, stage: Stage) -> None:
         self.stage, self.desk = stage, stage.desk
         self.writes = stage.status["kind"] == "policy"
-        self.chatting = False
+        self.asking: Asking | None = None
         self.lettered = True
         self.busy = False
         self.pair: Pair | None = None  # what this window shows; another window may show another
         self.pending: int | None = None  # the vote that waits for a confirmation
-        self.why: parts.Field | None = None
+        self.why: inputs.Field | None = None
         self.reason = ""
 
     async def build(self) -> None:
@@ -59,95 +52,28 @@ class Compare:
             "y": self._confirm("safety"),
             "n": self._next_or_taste,
         }
-        self.keys = parts.Keys(keys)
+        self.keys = inputs.Keys(keys)
         if self.writes:
-            with parts.card(classes="ask"):
-                self._ask_field()
-        self.talk = ui.element("div")
-        self.area = ui.element("div")
+            self.asking = Asking(self.stage, self.write)
+        self.area = ui.element("div") if self.asking is None else self.asking.area
         left = self.desk.pair
         if left is not None and left.written and not left.kept:
             self.show(left)
         elif not self.writes:
             await self.suggest()
 
-    def _ask_field(self) -> None:
-        with parts.box("choice", role="group", aria_label="What happens with your question"):
-            self.modes = [
-                parts.button("Compare two answers", lambda: self.mode(False), aria_pressed="true"),
-                parts.button("Chat with yours", lambda: self.mode(True), aria_pressed="false"),
-            ]
-        self.field = parts.Field(
-            "Your question",
-            "textarea",
-            submit=self.asked,
-            rows="2",
-            placeholder="Ask anything. Enter sends it, Shift and Enter begins a new line.",
-            maxlength="20000",
-        )
-        with parts.box("row apart"):
-            parts.el("p", QUESTION, "small soft grow")
-            parts.button("Ask", lambda: self.asked(self.field.value), "main")
-
     async def _use_keys(self, value: str) -> None:
         self.lettered = value == "true"
         self.keys.listen(self.lettered)
-
-    def mode(self, chatting: bool) -> None:
-        """Compare two answers, or read one."""
-        self.chatting = chatting
-        for button, on in zip(self.modes, (not chatting, chatting), strict=True):
-            parts.put(button, aria_pressed="true" if on else "false")
-        parts.put(self.talk, hidden=not chatting)
-        parts.put(self.area, hidden=chatting)
-
-    async def asked(self, prompt: str) -> None:
-        """Send a question."""
-        prompt = prompt.strip()
-        if not prompt or self.busy:
-            return
-        self.field.set("")
-        self.stage.say("")
-        self.busy = True
-        try:
-            doing = self.chat if self.chatting else self.write
-            await self.stage.attempt(lambda: doing(prompt), quiet=True)
-        finally:
-            self.busy = False
-
-    async def chat(self, prompt: str) -> None:
-        """One answer, by the personal policy."""
-        with self.talk:
-            parts.el("p", prompt, "asked")
-            block = parts.rich("", "said writing")
-        try:
-            await self._stream(block, prompt, "personal")
-        finally:
-            block.classes(remove="writing")
 
     async def write(self, prompt: str) -> None:
         """Two answers, one after the other, so that the order of arrival says nothing."""
         pair = Pair(prompt, sides=shuffled("shared", "personal"))
         self.show(pair)
         for side in range(2):
-            self.blocks[side].classes("writing")
-            try:
-                pair.answers[side] = await self._stream(self.blocks[side], prompt, pair.sides[side])
-            finally:
-                self.blocks[side].classes(remove="writing")
+            pair.answers[side] = await stream(self.stage, self.blocks[side], prompt, pair.sides[side])
         pair.written = True
         self.show(pair)
-
-    async def _stream(self, block: Element, prompt: str, which: str) -> str:
-        text, drawn = "", 0.0
-        async for piece in self.desk.generate(prompt, which):
-            self.stage.still_open()
-            text += piece
-            if time.monotonic() - drawn > EVERY:
-                parts.show(block, text)
-                drawn = time.monotonic()
-        parts.show(block, text or "*(no words)*")
-        return text
 
     async def suggest(self) -> None:
         """A prompt with two stored answers."""
@@ -186,14 +112,14 @@ class Compare:
             return
         with parts.box("votes", role="group", aria_label="Your verdict"):
             for key, name in VOTES:
-                parts.button(name, self._vote(key), key=key)
-        self.why = parts.Field("Why? If you like. Your words stay on this device.", maxlength="2000")
+                inputs.button(name, self._vote(key), key=key)
+        self.why = inputs.Field("Why? If you like. Your words stay on this device.", maxlength="2000")
         with parts.box("row apart"):
             with parts.box("check keys"):
                 on = "true" if self.lettered else "false"
-                parts.Field("Letter keys vote", value=on, type="checkbox", changed=self._use_keys)
+                inputs.Field("Letter keys vote", value=on, type="checkbox", changed=self._use_keys)
             if not self.writes:
-                parts.button("Skip this pair", self.stage.doing(self.suggest), "quiet")
+                inputs.button("Skip this pair", self.stage.doing(self.suggest), "quiet")
 
     def _offer_own_words(self, pair: Pair) -> None:
         """Two answers that are none to compare: hers can stand against theirs.
@@ -214,11 +140,11 @@ class Compare:
             self.show(written)
             await self.vote("a")
 
-        field = parts.Field("The answer you would have liked", "textarea", rows="3", maxlength="20000")
+        field = inputs.Field("The answer you would have liked", "textarea", rows="3", maxlength="20000")
         with parts.box("row end"):
-            parts.button("Mine is better", self.stage.doing(lambda: own(field.value)), "main")
+            inputs.button("Mine is better", self.stage.doing(lambda: own(field.value)), "main")
 
-    def _vote(self, key: str) -> parts.Action:
+    def _vote(self, key: str) -> inputs.Action:
         return self.stage.doing(lambda: self.vote(key))
 
     async def vote(self, key: str) -> None:
@@ -226,7 +152,7 @@ class Compare:
         pair = self.pair
         if pair is None or not pair.written or pair.kept or self.pending is not None:
             return
-        if self.busy or self.chatting:
+        if self.busy or (self.asking is not None and (self.asking.busy or self.asking.chatting)):
             return
         a, b = pair.answers
         if not comparable(pair):
@@ -257,9 +183,9 @@ class Compare:
         with self.after, parts.card("Is this about harm?") as card:
             parts.el("p", ABOUT_HARM)
             with parts.box("row"):
-                parts.button("Yes, it is about harm", self._confirm("safety"), "main", key="y")
-                parts.button("No, it is taste", self._confirm("taste"), key="n")
-                parts.button("Back", self._back, "quiet")
+                inputs.button("Yes, it is about harm", self._confirm("safety"), "main", key="y")
+                inputs.button("No, it is taste", self._confirm("taste"), key="n")
+                inputs.button("Back", self._back, "quiet")
             parts.put(card, tabindex="-1")
         self.stage.keys.focus(card)
 
@@ -267,7 +193,7 @@ class Compare:
         if self.pair is not None:
             self.show(self.pair)
 
-    def _confirm(self, tag: str) -> parts.Action:
+    def _confirm(self, tag: str) -> inputs.Action:
         async def run() -> None:
             pair, chosen = self.pair, self.pending
             if pair is not None and chosen is not None:
@@ -305,16 +231,16 @@ class Compare:
         with self.after:
             parts.notice(text, "good said-here")
             with parts.box("row apart"):
-                parts.button("Undo", self.stage.doing(self.undo), "quiet", key="u")
+                inputs.button("Undo", self.stage.doing(self.undo), "quiet", key="u")
                 if self.writes:
                     parts.el("p", "Ask something else when you like.", "soft")
                 else:
-                    parts.button("Next pair", self.stage.doing(self.suggest), "main", key="n")
+                    inputs.button("Next pair", self.stage.doing(self.suggest), "main", key="n")
         self.stage.keys.focus(self.after)
 
     async def _next_or_taste(self) -> None:
         if self.pending is not None:
-            await parts.settled(self._confirm("taste")())
+            await inputs.settled(self._confirm("taste")())
         elif not self.writes and self.pair is not None and self.pair.kept and not self.busy:
             await self.stage.attempt(self.suggest)
 

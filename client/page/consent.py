@@ -9,7 +9,7 @@ from nicegui import ui
 from commonground.client.page.desk import Document
 from commonground.client.page.stage import Stage
 from commonground.errors import InputError
-from commonground.web import parts
+from commonground.web import inputs, parts
 from commonground.web.figures import at_least, number, shape, when
 
 NO_NUMBER = "with so few people a number would promise nothing"
@@ -110,7 +110,7 @@ def _accept(stage: Stage, found: Document) -> None:
         ui.navigate.to("consent")
 
     with parts.card("Your answer", "accept"):
-        field = parts.Field(
+        field = inputs.Field(
             "The most ε that this device may ever spend, in this study and every other on this profile",
             value=at_least(found["epsilon"]),
             inputmode="decimal",
@@ -123,11 +123,11 @@ def _accept(stage: Stage, found: Document) -> None:
             "small soft",
         )
         with parts.box("check"):
-            agreed = parts.Field(
+            agreed = inputs.Field(
                 "I have read what leaves, and who adds the noise.", type="checkbox", value="false"
             )
         with parts.box("row end"):
-            parts.button(f"Accept version {found['offer']['version']}", stage.doing(accept), "main")
+            inputs.button(f"Accept version {found['offer']['version']}", stage.doing(accept), "main")
 
 
 def parse_cap(text: str) -> float:

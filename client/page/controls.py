@@ -12,7 +12,7 @@ from starlette.background import BackgroundTask
 
 from commonground.client.page.desk import EXPORT, Desk
 from commonground.client.page.stage import Stage
-from commonground.web import parts
+from commonground.web import inputs, parts
 from commonground.web.figures import many, size, when
 
 PAST = (
@@ -44,10 +44,10 @@ def _pause(stage: Stage) -> None:
             parts.el(
                 "p", "Nothing leaves this device until you take part again. You can still compare answers."
             )
-            parts.button("Take part again", stage.doing(turn), "main")
+            inputs.button("Take part again", stage.doing(turn), "main")
         else:
             parts.el("p", "When the study asks, this device answers within your budget.")
-            parts.button("Pause", stage.doing(turn))
+            inputs.button("Pause", stage.doing(turn))
 
 
 def _export(stage: Stage) -> None:
@@ -67,7 +67,7 @@ def _export(stage: Stage) -> None:
         parts.el("p", "One zip file with everything this device keeps about you, and a README.")
         area = ui.element("div")
         with area:
-            parts.button("Make the file", stage.doing(export))
+            inputs.button("Make the file", stage.doing(export))
 
 
 def serve_exports(desk: Desk) -> None:
@@ -114,7 +114,7 @@ async def _versions(stage: Stage) -> None:
                 if adapter["current"]:
                     parts.el("span", "in use", "which personal")
                 else:
-                    parts.button(
+                    inputs.button(
                         "Use this one", stage.doing(back), "quiet", aria_label=f"Use version {version}"
                     )
 
@@ -125,21 +125,21 @@ def _reset(stage: Stage) -> None:
         area.clear()
         stage.say("Forgotten. Your answers are those of the shared adapter, bit for bit.")
         with area:
-            parts.button("Forget what it learned", sure)
+            inputs.button("Forget what it learned", sure)
 
     def sure() -> None:
         area.clear()
         with area:
             parts.el("p", "Forget everything that your adapter learned?", "strong")
             with parts.box("row"):
-                yes = parts.button("Yes, forget it", stage.doing(reset), "danger")
-                parts.button("No", no)
+                yes = inputs.button("Yes, forget it", stage.doing(reset), "danger")
+                inputs.button("No", no)
         stage.keys.focus(yes)
 
     def no() -> None:
         area.clear()
         with area:
-            parts.button("Forget what it learned", sure)
+            inputs.button("Forget what it learned", sure)
 
     with parts.card("Start over"):
         parts.el(
@@ -149,7 +149,7 @@ def _reset(stage: Stage) -> None:
         )
         area = ui.element("div")
         with area:
-            parts.button("Forget what it learned", sure)
+            inputs.button("Forget what it learned", sure)
 
 
 def _leave(stage: Stage) -> None:
@@ -166,7 +166,7 @@ def _leave(stage: Stage) -> None:
 
     with parts.card("Leave the study", "leave"):
         parts.el("p", PAST)
-        field = parts.Field(
+        field = inputs.Field(
             f"Type {study} to leave", autocomplete="off", autocapitalize="off", spellcheck="false"
         )
-        parts.button("Leave and destroy everything here", stage.doing(leave), "danger")
+        inputs.button("Leave and destroy everything here", stage.doing(leave), "danger")

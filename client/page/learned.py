@@ -5,9 +5,10 @@ from __future__ import annotations
 from nicegui import ui
 from nicegui.element import Element
 
+from commonground.client.page.asking import stream
 from commonground.client.page.desk import Document
 from commonground.client.page.stage import Stage
-from commonground.web import parts
+from commonground.web import inputs, measures, parts
 from commonground.web.figures import many, share, tile, when
 
 PAGE = 10  # comparisons shown at once
@@ -41,7 +42,7 @@ async def learned(stage: Stage) -> None:
         if new:
             with parts.box("row"):
                 parts.el("p", f"{many(new, 'comparison')} of taste not learned from yet.", "small soft grow")
-                parts.button("Learn from them now", stage.doing(lambda: _refit(stage)))
+                inputs.button("Learn from them now", stage.doing(lambda: _refit(stage)))
     if found["styles"]:
         _styles(found["styles"])
     if found["examples"]:
@@ -64,7 +65,7 @@ def _styles(styles: list[Document]) -> None:
     with parts.card("Styles", note=note):
         reach = max(0.01, *(abs(style[when]) for style in styles for when in ("before", "after")))
         for style in styles:
-            parts.scale(style["name"], style["before"], style["after"], reach)
+            measures.scale(style["name"], style["before"], style["after"], reach)
 
 
 def _examples(examples: list[Document]) -> None:
@@ -104,16 +105,12 @@ def _try(stage: Stage) -> None:
             with area, parts.box("two"):
                 blocks = {which: _answer(which, "") for which in ("shared", "personal")}
             for which, block in blocks.items():
-                text = ""
-                async for piece in stage.desk.generate(prompt, which):
-                    stage.still_open()
-                    text += piece
-                    parts.show(block, text)
+                await stream(stage, block, prompt, which)
 
         busy: list[str] = []
-        field = parts.Field("A question to try", submit=write, maxlength="2000")
+        field = inputs.Field("A question to try", submit=write, maxlength="2000")
         with parts.box("row end"):
-            parts.button("Show both answers", lambda: write(field.value))
+            inputs.button("Show both answers", lambda: write(field.value))
         area = ui.element("div")
 
 
@@ -133,7 +130,7 @@ async def _said(stage: Stage) -> None:
             more.clear()
             if offset < found["total"]:
                 with more, parts.box("row end"):
-                    parts.button(f"Older ones ({found['total'] - offset})", stage.doing(show), "quiet")
+                    inputs.button(f"Older ones ({found['total'] - offset})", stage.doing(show), "quiet")
 
         await show()
 

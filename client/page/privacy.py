@@ -6,7 +6,7 @@ import math
 
 from commonground.client.page.desk import Document
 from commonground.client.page.stage import Stage
-from commonground.web import parts
+from commonground.web import measures, parts
 from commonground.web.figures import many, number, tile, when
 
 NO_NUMBER = (
@@ -68,7 +68,7 @@ def _budget(found: Document) -> None:
         limit = f"of {number(cap, 4)} that you accepted" if math.isfinite(cap) else "and you set no cap"
         parts.el("p", f"{limit}, {at}", "soft")
     words = f"epsilon {number(spent, 4)} of {number(cap, 4)} spent, {number(found['left'], 4)} left"
-    parts.gauge("Privacy spent", spent, cap if math.isfinite(cap) else one, words)
+    measures.gauge("Privacy spent", spent, cap if math.isfinite(cap) else one, words)
     if found["messages"] >= found["most"]:
         parts.notice(f"All {many(found['most'], 'message')} were sent. This device sends no more.")
     elif one > cap:

@@ -11,7 +11,8 @@ from nicegui.element import Element
 
 from commonground.client.page.desk import LEFT, Desk, Document, Owner
 from commonground.errors import CommonGroundError
-from commonground.web import parts
+from commonground.web import inputs, parts
+from commonground.web.frame import frame
 
 VIEWS = (
     ("", "Compare"),
@@ -53,7 +54,7 @@ class Stage:
     """
 
     desk: Desk
-    keys: parts.Keys
+    keys: inputs.Keys
     live: Element
     status: Document
 
@@ -85,7 +86,7 @@ class Stage:
         content = ui.context.client.content
         content.clear()
         with content:
-            keys = parts.Keys()
+            keys = inputs.Keys()
             with parts.card("You have left", "goodbye") as card:
                 parts.el("p", LEFT)
                 parts.el("p", STAYS)
@@ -113,7 +114,7 @@ class Stage:
         if not quiet and not waiting.is_deleted:
             waiting.delete()
 
-    def doing(self, action: Callable[[], Awaitable[None]]) -> parts.Action:
+    def doing(self, action: Callable[[], Awaitable[None]]) -> inputs.Action:
         """`action` for a button: errors are said, not raised."""
 
         async def run() -> None:
@@ -151,7 +152,7 @@ def view(desk: Desk, here: str, title: str, lead: str, body: Body) -> None:
             status = await desk.ask(lambda owner: owner.status())
         except CommonGroundError as error:
             trouble = error
-        with parts.frame("commonground", str(status.get("study", "")), VIEWS, here, title) as keys:
+        with frame("commonground", str(status.get("study", "")), VIEWS, here, title) as keys:
             parts.el("p", lead, "lead")
             if status:
                 _how_it_stands(status)

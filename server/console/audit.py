@@ -13,6 +13,7 @@ from commonground.server.console.frame import VIEWS
 from commonground.web import parts
 from commonground.web.aside import aside
 from commonground.web.figures import many, when
+from commonground.web.frame import frame
 
 TITLE = "Audit log"
 COPY = (
@@ -29,7 +30,7 @@ def register(books: Books) -> None:
     async def page() -> None:
         found = await aside(books.audit)
         study = f"console of {books.study.settings.study}"
-        with parts.frame("commonground", study, VIEWS, "audit", TITLE):
+        with frame("commonground", study, VIEWS, "audit", TITLE):
             parts.el("p", LEAD, "lead")
             _held(found)
             _lines(found)

@@ -10,6 +10,7 @@ from commonground.errors import CommonGroundError
 from commonground.server.console.books import Books, Document
 from commonground.web import parts
 from commonground.web.aside import aside
+from commonground.web.frame import frame
 
 VIEWS = (
     ("", "Overview"),
@@ -40,7 +41,7 @@ def view(books: Books, here: str, title: str, lead: str, draw: Draw) -> None:
         shown: list[Document | str] = []
         found = await _look(books)
         study = found["study"] if isinstance(found, dict) else ""
-        with parts.frame("commonground", f"console of {study}", VIEWS, here, title):
+        with frame("commonground", f"console of {study}", VIEWS, here, title):
             parts.el("p", lead, "lead")
             area = ui.element("div")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from commonground.server.console.books import Document
-from commonground.web import parts
+from commonground.web import measures, parts
 from commonground.web.figures import many, number, tile, when
 
 TONES = {"up": "good", "starting": "warn", "waiting": "warn", "down": "bad"}
@@ -34,7 +34,7 @@ def overview(found: Document) -> None:
         )
     with parts.card("Progress"):
         words = f"{rounds['done']} of {many(rounds['of'], 'round')} done"
-        parts.gauge("Rounds done", rounds["done"], rounds["of"], words, role="progressbar")
+        measures.gauge("Rounds done", rounds["done"], rounds["of"], words, role="progressbar")
         _strip(found)
     with parts.card("Health"):
         if not found["health"]:
@@ -136,7 +136,7 @@ def releases(found: Document) -> None:
         scored = [row for row in listed if row["safety"]][:STRIP][::-1]
         if len(scored) > 1:
             values = [float(row["safety"]["accuracy"]) for row in scored]
-            parts.strip(
+            measures.strip(
                 values, f"Public safety score of {many(len(values), 'release')}, the newest at the right"
             )
         parts.table(
@@ -172,7 +172,7 @@ def privacy(found: Document) -> None:
                 parts.el("p", f"ε = {number(spent)} spent", "big")
                 parts.el("p", f"of {number(all_)}, at δ = {number(budget['delta'], 2)}", "soft")
             words = f"epsilon {number(spent)} of {number(all_)} spent, {number(budget['left'])} left"
-            parts.gauge("Privacy spent", spent, all_, words)
+            measures.gauge("Privacy spent", spent, all_, words)
         who = (
             "each device, before it sends"
             if budget["trust"] == "local"
@@ -206,7 +206,7 @@ def _strip(found: Document) -> None:
         values = [row["replies"] / row["asked"] if row["asked"] else 0.0 for row in listed]
         bad = [bool(row["void"]) for row in listed]
         words = f"Share of asked devices that sent an update in the last {many(len(listed), 'round')}"
-        parts.strip(values, words, bad)
+        measures.strip(values, words, bad)
 
 
 def _where(row: Document) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def serve(place: Place, title: str, build: Callable[[], None]) -> None:
             ssl_keyfile=place.key,
         )
     )
+    # NiceGUI looks at every object of the process for its server; one of torch's warns of being looked at.
+    warnings.filterwarnings("ignore", ".*reduce_op", FutureWarning)
     sys.stdout.write(f"{door.link}\n")
     sys.stdout.flush()
     try:
