@@ -19,6 +19,7 @@ PLAIN = InMemoryNodeState.get_message_processing_duration
 def state(monkeypatch: pytest.MonkeyPatch) -> InMemoryNodeState:
     monkeypatch.setattr(InMemoryNodeState, "get_message_processing_duration", PLAIN)
     found = InMemoryNodeState(ObjectStoreFactory().store())
+    found.msg_store["message"] = None  # only that it is there counts
     found.record_message_processing_start("message")
     found.time_store["message"].starting_at = time.time() - 5.0
     found.record_message_processing_end("message")
