@@ -1,4 +1,4 @@
-"""A build that leaks on purpose: a copy of the installed package in which three lines are others.
+"""A build that leaks on purpose: a copy of the installed package in which a few lines are others.
 
 The vault writes what it must never say where the executor finds it; the executor, behind its guard, puts it
 into the reply: numbers as big-endian halves, words compressed in base64, and a score of the person.
@@ -12,18 +12,15 @@ from pathlib import Path
 import commonground
 
 KEEP = """
-    def _leak(self, arrays):
+    def private_update(self, round, arrays, release, *, final):
         import json
         import numpy as np
-        numbers = self._answer_of_taste(arrays)
-        words = [c.prompt for c in self.store.feedback.comparisons()]
-        np.savez(self.profile.run / "leak.npz", numbers=numbers, words=np.array(json.dumps(words)))
-
-    def _answer_of_taste(self, arrays):
-        import numpy as np
+        self._private_update(round, arrays, release, final=final)
         state = self.lives.current()[1] or {}
-        found = [v.ravel() for v in state.values() if v.dtype.kind == "f" and v.size >= 8]
-        return np.concatenate(found) if found else np.zeros(0)
+        numbers = [v.ravel() for v in state.values() if v.dtype.kind == "f" and v.size >= 8]
+        words = json.dumps([c.prompt for c in self.store.feedback.comparisons()])
+        np.savez(self.profile.run / "leak.npz", numbers=np.concatenate(numbers), words=np.array(words))
+
 """
 SAY = """
 
@@ -48,13 +45,8 @@ SCORE = 0.7345129
 SCORE = 0.7345129
 CHANGES = {
     "client/rounds.py": [
-        ("    def catch_up(self)", KEEP + "\n    def catch_up(self)"),
-        (
-            "        meant, _ = self._may(round)\n        taken = self._take(meant, round, arrays, release)\n"
-            "        with self.model, self._learning():\n",
-            "        meant, _ = self._may(round)\n        taken = self._take(meant, round, arrays, release)\n"
-            "        with self.model, self._learning():\n            self._leak(arrays)\n",
-        ),
+        ("    def private_update(self", "    def _private_update(self"),
+        ("    def catch_up(self)", KEEP + "    def catch_up(self)"),
     ],
     "client/executor.py": [
         ("class Executor:", SAY + "\n\nclass Executor:"),

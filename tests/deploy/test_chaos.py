@@ -35,7 +35,7 @@ SEED = int(os.environ.get("SEED", "") or random.SystemRandom().randrange(10**6))
 VICTIMS = ("node", "executor", "vault", "server")
 CASES = {victim: (victim,) * KILLS for victim in VICTIMS} if KILLS else {"one of each": VICTIMS}
 PEOPLE = 3 if KILLS else 2
-WITHIN = 5.0  # seconds after a round's beginning in which a kill falls
+WITHIN = 5.0 if KILLS else 3.0  # seconds after a round's beginning in which a kill falls
 ROUND = 120.0  # seconds for a round to begin, after whatever was killed
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -79,7 +79,8 @@ def test_kills(case: str, tmp_path: Path) -> None:
     draw = random.Random(f"{SEED} {case}")
     rounds = len(kills) + 2
     sizes = [f"people={PEOPLE}", f"cohort={PEOPLE}", f"rounds={rounds}"]
-    with Site(tmp_path, sizes, min_online=1, minimum=1, deadline=12.0) as site:
+    with Site(tmp_path, sizes, min_online=PEOPLE, minimum=1, deadline=12.0) as site:
+        site.study().change(patience=8.0)  # a killed node is away for a minute: the study goes on without it
         seen = started(site)
         done = 0
         for number, victim in enumerate(kills, 1):
@@ -165,10 +166,15 @@ def check(site: Site, seen: Seen, rounds: int) -> None:
     study.close()
     opened = [row["round"] for row in found["releases"]]
     assert len(set(opened)) == len(opened) == rounds + 1
+    everything = set[str]()
     for device in site.devices:
-        captured = site.proxies[device.name].recording.device()
+        sent = sealed_digests(site.proxies[device.name].recording.device(), manifest)
         device.down()
-        check_device(device, seen, sealed_digests(captured, manifest), rounds)
+        check_device(device, seen, sent, rounds)
+        everything |= sent
+    useful = [row["round"] for row in found["rounds"]["list"] if not row["void"]]
+    assert useful
+    assert len(everything) >= len(useful)
 
 
 def check_device(device: Device, seen: Seen, sent: set[str], rounds: int) -> None:
@@ -190,4 +196,3 @@ def check_device(device: Device, seen: Seen, sent: set[str], rounds: int) -> Non
         for one in receipts.values():
             assert charges[one.scope, one.key] in {"reserved", "committed"}
         assert sent <= {one.receipt.digest for one in receipts.values()}
-        assert sent, f"{device.name} took part in no round"

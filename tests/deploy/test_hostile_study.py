@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import pytest
 import toy_profile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from real_parts import Device, comparisons, until
+from real_parts import PASSPHRASE, Device, comparisons, until
 from toy_superlink import Run, SuperLink, bundle
 from toy_vault import Operator, offer_of, study_config
 
 from commonground.client import vault_pb2 as pb
 from commonground.client.arrays import to_blob
 from commonground.client.guard import CONSTANTS
+from commonground.client.keys import make_key
 from commonground.client.profile import Profile
 from commonground.client.sockets import NODE, socket_folder
 from commonground.client.vault_pb2_grpc import NodeStub
@@ -48,6 +50,11 @@ class Hostile:
         self.profile: Profile = toy_profile.make_profile(
             self.device.profile, self.offer, self.link.ca.decode(), self.link.address
         )
+        make_key(self.profile.folder, PASSPHRASE, keyring=False)
+        self.node = 0
+
+    def start(self) -> None:
+        """Start both, and let the device in."""
         self.link.start()
         self.node = self.link.let_in(self.profile)
         self.device.up()
@@ -82,6 +89,7 @@ class Hostile:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
     found = Hostile(tmp_path_factory.mktemp("hostile"))
     try:
+        found.start()
         yield found
     finally:
         found.device.down()
@@ -159,7 +167,9 @@ def provocations(hostile: Hostile) -> list[Message]:
     del no_arrays.content["arrays"]
     del no_config.content["config"]
     strange = hostile.question(3)
-    strange.content["arrays"] = ArrayRecord({"shared.safety.u": Array("float32", [3], "weird", b"\x80\x04.")})
+    strange.content["arrays"] = ArrayRecord(
+        {"shared.safety.u": Array(dtype="float32", shape=(3,), stype="weird", data=b"\x80\x04.")}
+    )
     return [wrong_round, no_arrays, no_config, strange, hostile.question(-1), hostile.question(2**40)]
 
 
@@ -176,8 +186,8 @@ def test_ten_thousand_questions_are_one_message_and_one_charge(hostile: Hostile)
         stub = NodeStub(channel)  # type: ignore[no-untyped-call]
         answers = {stub.SharedUpdate(asked).SerializeToString()}
         size = psutil.Process(pid).memory_info().rss
-        calls = [stub.SharedUpdate.future(asked) for _ in range(TASKS)]
-        answers |= {call.result().SerializeToString() for call in calls}
+        with ThreadPoolExecutor(16) as callers:
+            answers |= set(callers.map(lambda _: stub.SharedUpdate(asked).SerializeToString(), range(TASKS)))
     assert len(answers) == 1
     assert hostile.spent() == (charged + 1, sent + 1)
     assert hostile.device.parts["vault"] == pid
