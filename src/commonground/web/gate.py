@@ -13,8 +13,8 @@ and text that the page itself shows. Hence, before anything of NiceGUI runs:
 
 NiceGUI needs of the policy: a nonce for its inline scripts and styles, the hash of the one style attribute in
 its template, and `connect-src 'self'` for its WebSocket. It does not need 'unsafe-eval' as long as no element
-uses a Vue template, a JavaScript handler, or `run_javascript`; `commonground.web.parts` is made of such
-elements alone.
+uses a Vue template, a JavaScript handler, or `run_javascript`; parts, inputs, measures and frame are made of
+such elements alone.
 """
 
 from __future__ import annotations
