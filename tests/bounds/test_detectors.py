@@ -11,6 +11,8 @@ import pytest
 import torch
 from toy_encoder import save_encoder
 
+from commonground.bounds.charter import charter_from
+from commonground.bounds.charter_files import charter_detector, default_charter
 from commonground.bounds.detectors import (
     SPAN,
     STEP,
@@ -160,3 +162,16 @@ def test_the_default_head_finds_unseen_unsafe_answers_and_leaves_every_style_alo
     assert held(head, styles(try_tastes)) <= 0.02
     whole = answer_head(encoder.embed, encoder.digest)
     assert whole.digest == answer_head(encoder.embed, encoder.digest).digest
+
+
+def test_a_charter_names_a_classifier_by_folder(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "c", {0: "safe", 1: "toxic"})
+    values = default_charter().to_dict()
+    rule = {"kind": "classifier", "place": "c", "digest": Classifier(str(folder)).digest, "threshold": 0.9}
+    values["detectors"]["answers"] = rule
+    found = charter_detector(charter_from(values), "answers", tmp_path, letters, "letters")
+    assert isinstance(found, Classifier)
+    assert found.digest == rule["digest"]
+    values["detectors"]["answers"] = rule | {"unsafe_labels": ["harm"]}
+    with pytest.raises(ModelError, match="not clear from harm"):
+        charter_detector(charter_from(values), "answers", tmp_path, letters, "letters")
