@@ -158,8 +158,8 @@ class Compare:
         if not comparable(pair):
             return
         self.busy = True
-        if key in "ab":
-            self.columns["ab".index(key)].classes("picked")
+        for side, column in enumerate(self.columns):
+            column.classes(**{"add" if SIDES[side].lower() == key else "remove": "picked"})
         try:
             if key in "ab":
                 tag = await self.stage.ask(lambda owner: owner.propose_tag(pair.prompt, a, b))

@@ -112,6 +112,26 @@ def test_answers_are_seen_while_they_are_written_a_first_whoever_writes_it(
     assert calls(served) == []
 
 
+def test_a_vault_that_dies_loses_no_vote_and_the_page_goes_on(window: Watched, served: Served) -> None:
+    page = window.page
+    ask(page, "Does it hold?")
+    gone = said(served).with_name("gone")
+    gone.touch()
+    page.get_by_role("button", name="A is better").click()
+    page.get_by_text("What helps: start it: commonground device up.").wait_for()
+    gone.unlink()
+    page.get_by_role("button", name="B is better").click()
+    page.get_by_text("Kept as taste").wait_for()
+    assert [call["verdict"] for call in calls(served)] == ["better"]
+    assert page.locator(".answer.picked").count() == 1
+    page.get_by_role("textbox", name="Your question").fill("Does it break?")
+    page.keyboard.press("Enter")
+    page.get_by_text("The vault does not answer.").wait_for()
+    assert page.locator(".writing").count() == 0
+    ask(page, "And now?")
+    page.locator(".votes").wait_for()
+
+
 def test_two_windows_do_not_mix_their_pairs(window: Watched, served: Served) -> None:
     ask(window.page, "In the first window?")
     other = window.context.new_page()

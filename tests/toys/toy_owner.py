@@ -146,6 +146,8 @@ class ToyOwner:
         for start in range(0, len(text), 24):
             time.sleep(0.25 if "slowly" in prompt else 0.01)
             yield text[start : start + 24]
+            if "break" in prompt:
+                raise InputError("the vault does not answer", hint="start it: commonground device up")
 
     def propose_tag(self, prompt: str, a: str, b: str) -> str:
         return "safety" if "poison" in prompt.lower() else "taste"
