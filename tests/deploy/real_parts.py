@@ -195,6 +195,8 @@ class Site:
         self._stack = ExitStack()
         asked = wanted([*SMALL, *overrides], **fields)
         init_study(self.server.folder, asked)
+        self._watched = self.study()
+        self._stack.callback(self._watched.close)
 
     def __enter__(self) -> Site:
         return self
@@ -210,12 +212,8 @@ class Site:
         return Study(self.server.folder)
 
     def overview(self) -> dict[str, Any]:
-        """What the operator sees."""
-        study = self.study()
-        try:
-            return study.overview()
-        finally:
-            study.close()
+        """What the operator sees; looked at often, so the folder is opened once."""
+        return self._watched.overview()
 
     def invitation(self, name: str, *, recorded: bool = False) -> Path:
         """A file for one person; where recorded, it leads to a proxy, by the operator's own hand."""
@@ -253,8 +251,8 @@ class Site:
 
 
 def kill_part(pid: int | None) -> bool:
-    """SIGKILL; whether there was such a process."""
-    if pid is None:
+    """SIGKILL; whether there was such a process. 0, which stands for none, would be this very test."""
+    if not pid:
         return False
     try:
         os.kill(pid, signal.SIGKILL)
