@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ Document = dict[str, Any]
 Adapters = tuple[Tensors | None, Tensors | None]
 PROMPTS = {"reward": 24, "policy": 2}  # public prompts on which styles are measured; a policy reads slowly
 EXAMPLES = 3
+TEMPERATURE = 0.7  # of answers that are written to be compared
 INVERSION = (
     "Until secure summation exists, the operator sees your single clipped messages, and could reconstruct "
     "parts of what you said about harm from them. What you said about taste is in none of them."
@@ -29,6 +31,7 @@ INVERSION = (
 LOCAL = (
     "Your device adds the noise itself, before anything leaves it: the number holds against the operator too."
 )
+LEAVES = ["the sealed messages about harm that are described here, each covered by the claim above"]
 FOR_GOOD = (
     "What was sent cannot be called back: if you leave, your past influence on the shared adapter stays, and "
     "so does the privacy it cost."
@@ -39,7 +42,7 @@ def meaning(meant: Understood) -> Document:
     """What an offer means, for its page of consent; keys as in `OwnerClient.consent`."""
     claim, manifest = meant.terms.claim, meant.manifest
     words = statement(
-        claim, meant.terms.private_claim, people=claim.people, released=[], unit_words=[], side_view=False
+        claim, meant.terms.private_claim, people=claim.people, released=LEAVES, unit_words=[], side_view=False
     ).splitlines()
     return {
         "trust": claim.trust,
@@ -73,7 +76,11 @@ def policies(rounds: Rounds, meant: Understood) -> Adapters:
 
 
 def write(meant: Understood, prompt: str, own: Adapters, tokens: int) -> Iterator[str]:
-    """An answer piece by piece, greedily; raises `InputError` where the model writes nothing."""
+    """An answer piece by piece, drawn anew each time; raises `InputError` where the model writes nothing.
+
+    The most likely answer alone would be the same from both policies until a private adapter has learned
+    something, and then there would be nothing to compare.
+    """
     if meant.table.public.kind != "policy":
         raise InputError(
             "this study's model judges answers and writes none",
@@ -84,7 +91,9 @@ def write(meant: Understood, prompt: str, own: Adapters, tokens: int) -> Iterato
 
     model = cast(PolicyModel, meant.table.public)
     shared, private = (None if t is None else {n: v[0] for n, v in t.items()} for t in own)
-    yield from model.stream(Request(prompt, shared, private), tokens=tokens)
+    seed = secrets.randbits(63)  # from the operating system; nothing depends on it but this text
+    request = Request(prompt, shared, private)
+    yield from model.stream(request, tokens=tokens, temperature=TEMPERATURE, seed=seed)
 
 
 def learned(rounds: Rounds, meant: Understood) -> Document:

@@ -19,7 +19,7 @@ from toy_vault import Vault, running
 from toy_world import HashEncoder
 
 from commonground import language_model
-from commonground.client import belongings, sockets
+from commonground.client import belongings, sockets, told
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Learner
 from commonground.client.lives import NEW_BASE, NEW_SHARED, TAKEN_BACK
@@ -403,6 +403,9 @@ def test_a_policy_study_writes_and_reset_writes_what_the_shared_policy_writes(
         for k in range(4):
             box.owner.add("how do I boil an egg", "moon moon sea", f"yes no {'maybe ' * k}", "taste")
         private(box, 1, 0.05, final=True)
+        drawn = {"".join(box.owner.generate("what is a tide", "shared", 24)) for _ in range(6)}
+        assert len(drawn) > 1  # two answers of one policy are two answers
+        monkeypatch.setattr(told, "TEMPERATURE", 0.0)
         written = {
             way: list(box.owner.generate("what is a tide", way, 24)) for way in ("base", "shared", "personal")
         }
