@@ -100,8 +100,8 @@ class Device:
         words = [word for option in options.items() for word in option]
         command(self.folder, "device", "join", invitation, "--profile", self.profile, "--accept", *words)
 
-    def up(self, seed: int | None = None, person: int = 0) -> None:
-        """`commonground device up`, and wait for its vault."""
+    def up(self, seed: int | None = None, person: int = 0, *, wait: bool = True) -> None:
+        """`commonground device up`, and wait for its vault where asked."""
         words = [] if seed is None else ["--insecure-seed", str(seed), "--insecure-person", str(person)]
         more = {} if self.path is None else {"PYTHONPATH": self.path}
         with (self.profile / "up.log").open("ab") as log:
@@ -112,6 +112,11 @@ class Device:
                 stdout=log,
                 stderr=log,
             )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until its vault answers."""
         until(f"vault of {self.name}", lambda: self.ask(lambda owner: owner.status()))
 
     def down(self) -> None:

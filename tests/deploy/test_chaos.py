@@ -77,7 +77,7 @@ def test_kills(case: str, tmp_path: Path) -> None:
     kills = CASES[case]
     print(f"\nSEED={SEED} KILLS={KILLS} ({case})")
     draw = random.Random(f"{SEED} {case}")
-    rounds = len(kills) + 2
+    rounds = 2 * len(kills) + 2  # some pass while a part that is to be killed is away
     sizes = [f"people={PEOPLE}", f"cohort={PEOPLE}", f"rounds={rounds}"]
     with Site(tmp_path, sizes, min_online=PEOPLE, minimum=1, deadline=12.0) as site:
         site.study().change(patience=8.0)  # a killed node is away for a minute: the study goes on without it
@@ -85,6 +85,7 @@ def test_kills(case: str, tmp_path: Path) -> None:
         done = 0
         for number, victim in enumerate(kills, 1):
             done = wait_for_round(site, done + 1)
+            assert done, f"the study was over before kill {number}"
             instant = draw.uniform(0.0, WITHIN)
             time.sleep(instant)
             seen.look(site)
@@ -102,9 +103,11 @@ def test_kills(case: str, tmp_path: Path) -> None:
 def started(site: Site) -> Seen:
     """Enrol the devices, teach them, and let the first round begin."""
     site.server.start()
-    for person in range(PEOPLE):
-        device = site.device(f"person-{person}", recorded=True)
-        device.up()
+    devices = [site.device(f"person-{person}", recorded=True) for person in range(PEOPLE)]
+    for device in devices:
+        device.up(wait=False)
+    for person, device in enumerate(devices):
+        device.wait()
         device.teach(comparisons(person))
     return Seen()
 

@@ -72,14 +72,14 @@ def test_nothing_but_sealed_messages_and_constants_leaves(whole: Whole) -> None:
         assert found.tensors == {(spec.shape, spec.dtype) for spec in manifest.sent}
         assert found.names == {"arrays", "metrics"} | {spec.name for spec in manifest.sent}
         assert found.headers <= HEADERS
-        assert set(found.paths) <= {f"/v1/fleet/{name}" for name in FLEET} | {"/", "/enrol"}
+        assert set(found.paths) <= {f"/v1/fleet/{name}" for name in FLEET} | {"/", "/parts", "/enrol"}
         assert found.odd == []
 
 
 def test_no_byte_holds_anything_private(whole: Whole) -> None:
     """Texts, private adapters, updates before their noise, and what the person is told about herself."""
     study = whole.site.study()
-    meant, initial = understand(study.offer), dict(np.load(study.folder / "initial.npz"))
+    meant, initial = understand(study.offer, study.parts), dict(np.load(study.folder / "initial.npz"))
     scanner, private = Scanner(), 0
     for person, device in enumerate(whole.site.devices):
         about = device.ask(lambda owner: owner.learned())

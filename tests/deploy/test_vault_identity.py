@@ -17,6 +17,7 @@ from commonground.client.learner import Insecure
 from commonground.simulations.devices import STREAM, SimulatedDevice
 from commonground.simulations.store import Store
 from commonground.simulations.world import World, build_world
+from commonground.study.public_parts import parts_digest, write_parts
 
 PEOPLE = 3
 TRUSTS: dict[str, dict[str, Any]] = {
@@ -69,11 +70,14 @@ def test_real_embeddings_too(tmp_path: Path) -> None:
 
 def same(world: World, tmp_path: Path) -> None:
     """Every person of a world, through the sockets and simulated, message by message."""
-    offer = toy_vault.offer_of(world.config, world.manifests["shared"])
+    parts = write_parts(world.models["shared"].public_parts())  # a device is given what a simulation computes
+    base = {"parts": parts_digest(parts)}
+    offer = toy_vault.offer_of(world.config, world.manifests["shared"], base=base)
     simulated, sent = Store(tmp_path / "state"), 0
     for person in range(PEOPLE):
         twin = SimulatedDevice(world, simulated, "shared", person)
-        with running(tmp_path / f"p{person}", offer, Insecure(world.config.seed, person)) as vault:
+        insecure = Insecure(world.config.seed, person)
+        with running(tmp_path / f"p{person}", offer, insecure, parts=parts) as vault:
             for c in own_comparisons(world, person):
                 vault.owner.add(c.prompt, c.chosen, c.rejected, c.tag)
             vault.consent()

@@ -96,7 +96,9 @@ def whole_study(
         devices = [site.device(f"person-{k}", recorded=True) for k in range(PEOPLE)]
         site.server.stop()  # the devices start while it is away, and wait for it
         for person, device in enumerate(devices):
-            device.up(SEED, person)
+            device.up(SEED, person, wait=False)
+        for person, device in enumerate(devices):
+            device.wait()
             device.teach(said[person])
         site.server.start()
         site.finished(patience)
