@@ -7,7 +7,8 @@ reason that nobody would guess.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,6 +19,7 @@ from commonground.errors import CommonGroundError, InputError, TrustError
 
 SKEW = 240.0  # seconds between the clocks; Flower accepts 300 and what the network adds
 TIMEOUT = 20.0
+LATER = (429, 502, 503, 504)  # the server's parts are not up, or too much was asked at once
 
 
 class UnreachableError(CommonGroundError):
@@ -57,8 +59,15 @@ def open_client(ca: str, timeout: float = TIMEOUT) -> httpx.Client:
 
 def ask(client: httpx.Client, method: str, url: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
     """One request; raises `UnreachableError`, or `TrustError` where the certificate is not the study's."""
-    try:
+    with _told(url):
         return client.request(method, url, json=body)
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """What goes wrong on the way to a server, as one of our errors."""
+    try:
+        yield
     except (httpx.HTTPError, OSError) as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise TrustError(
@@ -70,6 +79,34 @@ def ask(client: httpx.Client, method: str, url: str, body: Mapping[str, Any] | N
             hint="look at the network, ask the operator whether it runs, then try again",
             sent=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout),
         ) from error
+
+
+def fetch(client: httpx.Client, url: str, most: int, what: str) -> bytes:
+    """A file, wholly.
+
+    Args:
+        client: of `open_client`.
+        url: whose.
+        most: bytes that are read; a larger file is refused unread.
+        what: it is, in words.
+
+    Raises:
+        TrustError: the server does not give it, it is too large, or the certificate is not the study's.
+        UnreachableError: the server does not answer, or the file broke off.
+    """
+    found = bytearray()
+    with _told(url), client.stream("GET", url) as reply:
+        if reply.status_code in LATER:
+            raise UnreachableError(f"{client_host(url)} is not up yet", hint="try again in a minute")
+        if reply.status_code != 200:
+            raise TrustError(
+                f"{client_host(url)} does not give {what}: code {reply.status_code}", hint="ask the operator"
+            )
+        for piece in reply.iter_raw():
+            found += piece
+            if len(found) > most:
+                raise TrustError(f"{what} are larger than {most} bytes", hint="ask the operator")
+    return bytes(found)
 
 
 def client_host(url: str) -> str:

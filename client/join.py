@@ -1,10 +1,11 @@
 """`device join`: from an invitation to a profile, wholly or not at all.
 
-Everything that can be found out without the server is found out first: whether the invitation holds, whether
-this software and this base model are the study's, whether the device derives the very manifest that the
-operator signed. Then the person reads what it means and decides. The token is used last. A draft beside the
-profile is renamed at the end; it stays only where nobody can say whether the server took the token, so that
-the same command can be repeated with the same key.
+What needs nobody is found out first: whether the invitation holds, whether this software is the study's. Then
+the public parts of the study's model are fetched, the same file for everybody, and held to the offer; with
+them the device derives the very manifest that the operator signed, or stops. Then the person reads what it
+means and decides. The token is used last. A draft beside the profile is renamed at the end; it stays only
+where nobody can say whether the server took the token, so that the same command can be repeated with the same
+key.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from commonground import __version__
-from commonground.client.contact import UnreachableError, ask, check_clock, open_client
+from commonground.client.contact import LATER, UnreachableError, ask, check_clock, fetch, open_client
 from commonground.client.profile import FILE, Profile, profiles_home
 from commonground.errors import CommonGroundError, InputError, StorageError, TrustError
 from commonground.files import sync_folder, write_atomically
 from commonground.mishaps import storage_errors
 from commonground.study.enrolment import PATH, enrolment_request
 from commonground.study.invitation import Invitation, read_invitation
+from commonground.study.offer import Offer
+from commonground.study.public_parts import FILE as PARTS_FILE
+from commonground.study.public_parts import LARGEST as LARGEST_PARTS
+from commonground.study.public_parts import NAME as PARTS
+from commonground.study.public_parts import PATH as PARTS_PATH
+from commonground.study.public_parts import read_parts
 from commonground.study.signing import fingerprint
 
 if TYPE_CHECKING:
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
 LARGEST = 4 << 20  # bytes of an invitation
 ROOM = 256 << 20  # bytes that a store grows into: comparisons, adapters, messages
 NEW_ONE = "ask the operator for a new invitation"
-LATER = (429, 502, 503, 504)
 ANSWERS = {
     403: ("the server refuses the invitation: it was used already, was revoked, or has expired", NEW_ONE),
     413: ("the server refuses the enrolment: it is too large", NEW_ONE),
@@ -97,15 +103,17 @@ def join(
     say(f"signed by {fingerprint(invitation.signer)}: compare it with what the operator tells you")
     target = (folder or profiles_home() / invitation.study).absolute()
     _check_place(target)
-    meant = _understand(invitation, say)
+    _check_software(invitation.terms)
     with open_client(invitation.ca) as client:
         check_clock(ask(client, "HEAD", f"https://{invitation.address}/"))
+        parts = _take_parts(client, invitation, say)
+        meant = _understand(invitation.terms, parts, say)
         from commonground.client.promise import full_epsilon, promise
 
         cap = full_epsilon(meant) if choices.epsilon_cap is None else choices.epsilon_cap
         if not decide(promise(meant, invitation.signer), cap):
             return None
-        draft = Draft(target, text, invitation, choices)
+        draft = Draft(target, text, invitation, choices, parts)
         with storage_errors(target.parent), draft.kept_if_unknown():
             key = draft.make(cap)
             draft.asked = True
@@ -158,13 +166,28 @@ def _check_place(target: Path) -> None:
         )
 
 
-def _understand(invitation: Invitation, say: Callable[[str], None]) -> Understood:
-    offer = invitation.terms
+def _check_software(offer: Offer) -> None:
     if offer.software != __version__:  # before anything heavy is loaded
         raise TrustError(
             f"study {offer.study} runs commonground {offer.software}; installed is {__version__}",
             hint=f"install it: pip install commonground=={offer.software}, or ask the operator",
         )
+
+
+def _take_parts(client: httpx.Client, invitation: Invitation, say: Callable[[str], None]) -> bytes | None:
+    """The public parts that the offer names, held to its digest; None where it names none."""
+    digest = invitation.terms.base.get(PARTS)
+    if digest is None:
+        return None
+    found = fetch(
+        client, f"https://{invitation.address}{PARTS_PATH}", LARGEST_PARTS, "the study's public parts"
+    )
+    read_parts(found, digest)
+    say(f"took the public parts of the study's model: {len(found) / 1000:,.0f} kB")
+    return found
+
+
+def _understand(offer: Offer, parts: bytes | None, say: Callable[[str], None]) -> Understood:
     if not offer.is_open():
         say(f"the study takes messages from {offer.opens} to {offer.closes}, and none now")
     say("looking at the base model and deriving what may leave this device")
@@ -172,7 +195,7 @@ def _understand(invitation: Invitation, say: Callable[[str], None]) -> Understoo
     from commonground.client.runtime import check_flower
 
     check_flower()
-    return understand(offer)
+    return understand(offer, parts)
 
 
 class Draft:
@@ -183,15 +206,18 @@ class Draft:
         text: the invitation as it came.
         invitation: the same, read.
         choices: how the person wants it.
+        parts: the public parts of the study's model, or None.
 
     Attributes:
         again: an earlier try is gone on with, whose key the server may know.
         asked: the server has been asked with this key, or was about to be.
     """
 
-    def __init__(self, target: Path, text: bytes, invitation: Invitation, choices: Choices) -> None:
+    def __init__(
+        self, target: Path, text: bytes, invitation: Invitation, choices: Choices, parts: bytes | None
+    ) -> None:
         self.folder = target.with_name(f".{target.name}.join")
-        self._text, self._invitation, self._choices = text, invitation, choices
+        self._text, self._invitation, self._choices, self._parts = text, invitation, choices, parts
         self.again = self.asked = False
 
     def make(self, cap: float) -> ec.EllipticCurvePrivateKey:
@@ -213,6 +239,8 @@ class Draft:
         offer, signer = self._invitation.offer, self._invitation.signer
         with Store(self.folder / NAME, raw) as store:
             store.consent.accept(self._invitation.terms.digest, offer.to_text(), signer, cap)
+        if self._parts is not None:
+            write_atomically(self.folder / PARTS_FILE, self._parts)
         write_atomically(self.folder / "invitation", self._text, private=True)  # last: the rest is there
         return found
 

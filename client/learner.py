@@ -23,6 +23,8 @@ from commonground.randomness import normal
 from commonground.recipe import make_plan
 from commonground.strategies.registry import client_half
 from commonground.study.offer import Offer, Terms, terms_of
+from commonground.study.public_parts import NAME as PARTS
+from commonground.study.public_parts import read_parts
 from commonground.training.client_half import Answer, ClientHalf, Visit, answer, split
 from commonground.training.contract import egress_manifest
 from commonground.training.model import PreferenceModel, Tensors
@@ -80,12 +82,17 @@ class Understood:
         return self.config.data.pairs_per_person
 
 
-def understand(offer: Offer) -> Understood:
+def understand(offer: Offer, parts: bytes | None = None) -> Understood:
     """Derive everything from an offer.
 
+    Args:
+        offer: as the operator signed it.
+        parts: the file of public parts that it names; None where it names none and they are computed here.
+
     Raises:
-        TrustError: the offer is for other software, or this device derives another manifest from it.
-        ModelError: the base model is missing, or is another than the offer's.
+        TrustError: the offer is for other software, the parts are missing or others than it names, or this
+            device derives another manifest from it.
+        ModelError: the base model is missing, or is another than the offer's, or the parts do not fit it.
         ConfigError: the offer's settings do not go together.
     """
     if offer.software != __version__:
@@ -95,9 +102,11 @@ def understand(offer: Offer) -> Understood:
         )
     config = offer.settings
     terms = terms_of(config)
-    table = OwnTable(config)
+    base = dict(offer.base)
+    digest = base.pop(PARTS, None)
+    table = OwnTable(config, parts=None if digest is None else read_parts(parts, digest))
     own = table.public.public_digests()
-    for name, wanted in offer.base.items():
+    for name, wanted in base.items():
         if own.get(name) != wanted:
             raise ModelError(
                 f"the base model's {name} has digest {own.get(name, 'none')[:12]}; the offer says "

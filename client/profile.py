@@ -20,6 +20,7 @@ from commonground.files import write_atomically
 from commonground.study.invitation import KIND as INVITATION
 from commonground.study.offer import KIND as OFFER
 from commonground.study.offer import Offer
+from commonground.study.public_parts import FILE as PARTS
 from commonground.study.signing import Paper
 
 FILE = "profile.json"
@@ -106,6 +107,19 @@ class Profile:
                 hint="join again with the new invitation, to see what changed",
             )
         return offer
+
+    def parts(self) -> bytes | None:
+        """The public parts of the study's model, as `join` took them; None where there are none.
+
+        Whoever uses them checks them against the offer. Raises `InputError` where they cannot be read.
+        """
+        path = self.folder / PARTS
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"the public parts {path} cannot be read: {error.strerror or error}") from error
 
     def check_software(self) -> None:
         """Refuse to run other code than the offer names; raises `TrustError`."""

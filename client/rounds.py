@@ -182,7 +182,7 @@ class Rounds:
         """What the profile's offer means here, accepted or not; derived once. Errors as in `understand`."""
         with self._deriving:
             if self._understood is None:
-                self._understood = understand(self.profile.terms())
+                self._understood = understand(self.profile.terms(), self.profile.parts())
             return self._understood
 
     @property

@@ -36,6 +36,8 @@ from commonground.server.state import Study
 from commonground.server.tables import Enrolled, Round, now
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.records import from_record, to_record
+from commonground.study.public_parts import NAME as PARTS
+from commonground.study.public_parts import read_parts
 
 LOOK = 0.5  # seconds between looks at who is online
 PUBLIC = "commonground.server.deployed:gate_pairs"  # where the gate finds its pairs
@@ -107,7 +109,8 @@ def run_study(grid: Grid, study: Study, stop: threading.Event | None = None) -> 
         CommonGroundError: whatever `run_rounds` raises.
     """
     job, releases = study_job(study), Releases(study)
-    pairs = public_pairs(study.config)
+    parts = read_parts(study.parts, study.offer.base[PARTS])
+    pairs = public_pairs(study.config, parts)
     if pairs is not None:
         _PAIRS["pairs"] = pairs
     front = EnrolledGrid(

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Callable
@@ -25,14 +26,17 @@ from sqlalchemy import func, select
 from commonground.errors import CommonGroundError, InputError, TrustError
 from commonground.files import write_atomically
 from commonground.server.audit import Audit
-from commonground.server.state import Study, invitation_state
+from commonground.server.state import PUBLIC, Study, invitation_state
 from commonground.server.tables import Enrolled, Invited, now
 from commonground.study.enrolment import MOST, PATH, Enrolment, read_request
 from commonground.study.invitation import KIND, Invitation
+from commonground.study.public_parts import FILE
+from commonground.study.public_parts import PATH as PARTS
 from commonground.study.signing import sign
 
 DAYS = 7.0
 LONGEST = 64  # characters of a name
+PIECE = 1 << 16  # bytes
 REFUSED = {"error": "refused"}
 
 log = logging.getLogger("commonground.server")
@@ -209,7 +213,7 @@ class EnrolmentService:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers POST /enrol; every refusal looks the same."""
+    """Answers POST /enrol, where every refusal looks the same, and GET /parts, the same to everybody."""
 
     study: Study
     register: Register
@@ -229,6 +233,24 @@ class _Handler(BaseHTTPRequestHandler):
             log.warning("enrolment: %s", error.message)
             answer = 503, {"error": "try again"}
         self._answer(*answer)
+
+    def do_GET(self) -> None:  # the name is http.server's
+        """The public parts of the study's model."""
+        try:
+            file = (self.study.folder / PUBLIC / FILE).open("rb") if self.path == PARTS else None
+        except OSError as error:
+            log.warning("public parts: %s", error)
+            file = None
+        if file is None:
+            return self._answer(404, REFUSED)
+        with file:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(os.fstat(file.fileno()).st_size))
+            self.end_headers()
+            while piece := file.read(PIECE):  # by pieces: the timeout is of one, not of a slow line's whole
+                self.wfile.write(piece)
+        return None
 
     def _values(self) -> object:
         length = self.headers.get("Content-Length", "")

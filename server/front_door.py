@@ -1,6 +1,7 @@
 """The front door: the only part of a study that the network reaches. nginx ends TLS and passes on a list.
 
     POST /enrol                  to the enrolment service
+    GET /parts                   to the same: the public parts of the model, one file, the same to everybody
     POST /v1/fleet/...           to the SuperLink, the paths that a device needs, each by its name
     anything else                404
 
@@ -24,6 +25,7 @@ from commonground.server.limits import OTHER, Limits
 from commonground.server.setup import split_address
 from commonground.server.state import Study
 from commonground.study.enrolment import MOST, PATH
+from commonground.study.public_parts import PATH as PARTS
 
 REFUSED = "front_door.jsonl"
 FLEET = (
@@ -49,7 +51,9 @@ http {{
   large_client_header_buffers 4 8k;
   limit_req_zone $binary_remote_addr zone=enrol:2m rate=60r/m;
   limit_req_zone $binary_remote_addr zone=fleet:10m rate=300r/s;
+  limit_req_zone $binary_remote_addr zone=parts:2m rate=60r/m;
   limit_conn_zone $binary_remote_addr zone=each:10m;
+  limit_conn_zone $binary_remote_addr zone=taking:2m;
   limit_req_status {too_many}; limit_conn_status {too_many};
   proxy_http_version 1.1;
   proxy_set_header Connection "";
@@ -76,6 +80,13 @@ http {{
       client_max_body_size {enrol_bytes};
       if ($request_method != POST) {{ return 404; }}
       proxy_pass http://127.0.0.1:{enrol}{enrol_path};
+    }}
+    location = {parts_path} {{
+      limit_req zone=parts burst=20 nodelay;
+      limit_conn each 512; limit_conn taking 16;
+      client_max_body_size 1;
+      if ($request_method != GET) {{ return 404; }}
+      proxy_pass http://127.0.0.1:{enrol}{parts_path};
     }}
     location / {{ return 404; }}
   }}
@@ -125,7 +136,7 @@ def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind:
     Args:
         study: its folder.
         superlink: its port on loopback.
-        enrol: the enrolment service's.
+        enrol: that of the service of enrolment and public parts.
         bounds: of an honest reply.
         bind: see `listens_at`.
     """
@@ -142,6 +153,7 @@ def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind:
         enrol=enrol,
         enrol_path=PATH,
         enrol_bytes=MOST,
+        parts_path=PARTS,
         other=OTHER,
         listen=listens_at(study.settings.address, bind),
         fleet="\n".join(_LOCATION.format(name=name, most=most.get(name, OTHER)) for name in FLEET),

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from commonground.comparisons import Comparison
 from commonground.config import Config
 from commonground.data.starter import safety_pairs
+from commonground.given import Parts
 from commonground.losses import get_loss
 from commonground.recipe import make_plan
 from commonground.study.offer import terms_of
@@ -61,15 +62,19 @@ class PublicPairs:
         return {name: torch.from_numpy(np.asarray(shared[name], np.float32)[None].copy()) for name in spec}
 
 
-def public_pairs(config: Config) -> PublicPairs | None:
+def public_pairs(config: Config, parts: Parts | None = None) -> PublicPairs | None:
     """The pairs under the study's base model; None where it is a language model.
 
+    Args:
+        config: of the study.
+        parts: the public parts of its model; None computes them here.
+
     Raises:
-        ModelError: the base model cannot be loaded.
+        ModelError: the base model cannot be loaded, or the parts do not fit it.
     """
     if config.model.kind != "reward":
         return None
     pairs = [Comparison(p.prompt, p.safe, p.unsafe, "safety", "public") for p in safety_pairs()]
     with threadpool_limits(1):  # the same bits on every machine
-        model: PreferenceModel = build_model(config, pairs)
+        model: PreferenceModel = build_model(config, pairs, parts=parts)
     return PublicPairs(config, model, len(pairs)) if isinstance(model, RewardModel) else None

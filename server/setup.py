@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -32,12 +33,14 @@ from commonground.rules import value_of
 from commonground.server.audit import Audit
 from commonground.server.bundle import write_bundle
 from commonground.server.certificates import make_certificates
-from commonground.server.state import SETTINGS, Settings
+from commonground.server.state import PUBLIC, SETTINGS, Settings
 from commonground.server.tables import Database
 from commonground.settings import load_config, to_dict, to_yaml
 from commonground.strategies.composition import check_composition, check_model
 from commonground.strategies.registry import client_half, get_strategy, implied_settings
 from commonground.study.offer import KIND, TRUSTS, Offer, terms_of
+from commonground.study.public_parts import FILE, parts_digest, write_parts
+from commonground.study.public_parts import NAME as PARTS
 from commonground.study.signing import new_key, sign
 from commonground.training.build import Progress, build_model
 from commonground.training.client_half import initial
@@ -196,7 +199,9 @@ def _fill(
         ("server.key", certificates.server_key, True),
     ):
         write_atomically(draft / name, pem, private=private)
-    manifest, arrays = contract_of(config, progress)
+    contract = contract_of(config, progress)
+    manifest, parts = contract.manifest, write_parts(contract.parts)
+    write_atomically(draft / PUBLIC / FILE, parts)
     offer = Offer(
         study=wanted.name,
         version=1,
@@ -206,7 +211,7 @@ def _fill(
         manifest=manifest.to_dict(),
         opens=datetime.now(UTC).isoformat(timespec="seconds"),
         closes=closes,
-        base=dict(manifest.versions),
+        base={**manifest.versions, PARTS: parts_digest(parts)},
     )
     write_atomically(draft / "offer.json", sign(key, KIND, offer.to_dict()).to_text().encode())
     write_atomically(draft / "config.yaml", to_yaml(config).encode())
@@ -221,17 +226,31 @@ def _fill(
     )
     write_atomically(draft / SETTINGS, settings.to_toml().encode())
     buffer = BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, **contract.initial)  # type: ignore[arg-type]
     write_atomically(draft / "initial.npz", buffer.getvalue())
     write_bundle(draft / "bundle", wanted.name)
     Database(draft / "state.db", create=True).close()
     Audit(draft, key).add("made", study=wanted.name, offer=offer.digest, trust=wanted.trust)
 
 
-def contract_of(config: Config, progress: Progress | None) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """What may leave a device, and what the server sends first; a device derives the former by itself."""
+class Contract(NamedTuple):
+    """What devices are held to, and what they get.
+
+    Attributes:
+        manifest: what may leave a device, which derives it by itself.
+        initial: what the server sends first.
+        parts: the public parts of the model, which devices take.
+    """
+
+    manifest: Manifest
+    initial: dict[str, np.ndarray]
+    parts: dict[str, np.ndarray]
+
+
+def contract_of(config: Config, progress: Progress | None) -> Contract:
+    """The contract of a configuration, with everything public computed here."""
     terms = terms_of(config)
-    with threadpool_limits(1):  # bases are bit for bit those of devices, whatever number of threads there are
+    with threadpool_limits(1):  # the bits of a simulation, whatever number of threads there are
         model = build_model(config, [starter_pair()], progress)
     plan = make_plan(
         config, [tag for tag in TAGS if tag in config.shared.tags], terms.claim, terms.private_claim
@@ -239,7 +258,7 @@ def contract_of(config: Config, progress: Progress | None) -> tuple[Manifest, di
     half = client_half(config.strategy.name, config.strategy.options)
     manifest = egress_manifest(config, model, plan, terms.claim, half, 0)
     first = {name: value.numpy() for name, value in model.initial_shared().items()}
-    return manifest, first | initial(half, model.shared_spec(), 1)
+    return Contract(manifest, first | initial(half, model.shared_spec(), 1), model.public_parts())
 
 
 def _utc(option: str, text: str) -> str:

@@ -4,6 +4,7 @@ DIR/study.toml   the operator's own settings          DIR/offer.json  the signed
 DIR/config.yaml  the configuration, to read           DIR/state.db    people, rounds, releases, refusals
 DIR/signing.key, seed.key, ca.key, server.key         secrets, mode 0600
 DIR/ca.crt, server.crt                                 what devices check the front door by
+DIR/public/parts.npz                                   what devices take: the public parts of the model
 DIR/initial.npz, releases/, checkpoint/, ledger.db     the shared adapter and its account
 DIR/audit.jsonl, audit.head                            the audit log
 DIR/bundle/                                            the Flower app without code
@@ -33,10 +34,12 @@ from commonground.manifest import Manifest
 from commonground.privacy.statement import statement
 from commonground.server.tables import Database, Enrolled, Fact, Invited, Part, Refusal, Released, Round, now
 from commonground.study.offer import KIND, Offer, Terms, terms_of
+from commonground.study.public_parts import FILE
 from commonground.study.signing import Paper, fingerprint, load_key, public_hex
 
 SETTINGS = "study.toml"
 PID = "supervisor.pid"
+PUBLIC = "public"  # the folder of what anybody may have
 TROUBLE = "trouble"  # the fact that says why the rounds do not go on
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
@@ -147,6 +150,15 @@ class Study:
     def offer(self) -> Offer:
         """The offer, its signature checked."""
         return Offer.from_dict(self.paper.opened(KIND, self.signer, "the offer"))
+
+    @property
+    def parts(self) -> bytes:
+        """The public parts of the model, as devices take them; raises `RunFolderError`."""
+        path = self.folder / PUBLIC / FILE
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
 
     @cached_property
     def config(self) -> Config:

@@ -25,8 +25,16 @@ def build(model: Any, form: str = "lora", layers: int = 2, rank: int = 2, factor
     if form == "styles":
         plain = build(copy.deepcopy(model), "lora", layers, rank)
         styles = [filled(plain, "private", 20 + k) for k in range(3)]
-    kinds = {"form": form, "factors": factors}
-    return Adapters(model, layers=layers, rank=rank, seed=5, base_name="owner/tiny", styles=styles, **kinds)
+    return Adapters(
+        model,
+        layers=layers,
+        rank=rank,
+        form=form,
+        factors=factors,
+        seed=5,
+        base_name="owner/tiny",
+        styles=styles,
+    )
 
 
 def filled(adapters: Adapters, part: str, seed: int) -> dict[str, Tensor]:

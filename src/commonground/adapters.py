@@ -18,18 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from commonground.adapter_forms import Core, FixedA, Form, Lora, Merged, Styles
 from commonground.adapter_targets import find_targets
 from commonground.errors import InputError, ModelError
+from commonground.given import Parts, close_part
 
 SHARED, PRIVATE = "shared", "private"
 FORMS = ("lora", "core", "styles")
 # what trains in the shared adapter
 FACTORS: dict[str, type[FixedA] | type[Lora]] = {"one": FixedA, "both": Lora, "merged": Merged}
 SCALE = 2.0
+BASES = "bases."  # of the names of public parts that are an adapter's public matrices
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Adapters:
         form: one of `FORMS`, of the private adapter.
         factors: one of `FACTORS`, of the shared adapter.
         seed: of the public bases.
+        parts: public parts with those bases; None takes the ones that are computed here.
         base_name: written into saved adapters.
         styles: form `styles` only: the public adapters, each with the names and shapes of form `lora`.
     """
@@ -78,6 +82,7 @@ class Adapters:
         base_name: str = "",
         styles: Sequence[Mapping[str, Tensor]] = (),
         factors: str = "one",
+        parts: Parts | None = None,
     ) -> None:
         if form not in FORMS:
             raise InputError(f"model.adapter is {form!r}; known forms: {', '.join(FORMS)}")
@@ -96,6 +101,12 @@ class Adapters:
             SHARED: FACTORS[factors](SHARED, self.targets, rank, seed),
             PRIVATE: private,
         }
+        self._computed = [self.forms[SHARED], *([private] if form != "styles" else ())]
+        for one in self._computed:
+            one.public = {
+                name: torch.from_numpy(close_part(parts, f"{BASES}{name}", value.numpy()))
+                for name, value in one.public.items()
+            }
         self._peft = self._wrap(model)
         modules = {t.name: model.get_submodule(t.module) for t in self.targets}
         self._live = {
@@ -151,6 +162,10 @@ class Adapters:
         for name, value in sorted(public.items()):
             digest.update(name.encode() + b"\0" + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def public_parts(self) -> dict[str, np.ndarray]:
+        """The public matrices that were computed for the forms; style adapters are given to them."""
+        return {f"{BASES}{n}": value.numpy() for form in self._computed for n, value in form.public.items()}
 
     def load(self, part: str, tensors: Mapping[str, Tensor]) -> None:
         """Copy named tensors into `part`; names and shapes must be exactly those of `spec`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +28,7 @@ from commonground.client.profile import Profile, find_profile, read_profile
 from commonground.client.store import Store
 from commonground.errors import CommonGroundError, InputError, ModelError, StorageError, TrustError
 from commonground.study.offer import Offer
+from commonground.study.public_parts import parts_digest, write_parts
 from commonground.study.signing import fingerprint, public_hex
 
 WORDS = "four words that suffice"
@@ -55,9 +58,9 @@ def understood_once(meant: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> N
 
     derive = learner.understand
 
-    def once(offer: Offer) -> learner.Understood:
+    def once(offer: Offer, parts: bytes | None) -> learner.Understood:
         if offer.digest not in meant:
-            meant[offer.digest] = derive(offer)
+            meant[offer.digest] = derive(offer, parts)
         return meant[offer.digest]  # type: ignore[no-any-return]
 
     monkeypatch.setattr(learner, "understand", once)
@@ -69,6 +72,7 @@ def as_it_was(door: FrontDoor, monkeypatch: pytest.MonkeyPatch) -> None:
 
     fresh = FrontDoor(door.ca)
     door.ahead, door.answer, door.requests, door.keys = fresh.ahead, fresh.answer, [], {}
+    door.parts, door.said = None, None
     monkeypatch.setitem(keys.SCRYPT, "n", 2**10)  # what it costs to guess has a test of its own
 
 
@@ -230,6 +234,76 @@ def test_a_bad_invitation_is_one_line_and_leaves_nothing(
     assert hint is None or hint in str(caught.value.hint)
     kit.nothing_is_left()
     assert ("POST", "/enrol") not in kit.door.requests
+
+
+def with_parts(kit: Kit, **base: str) -> None:
+    """An invitation whose offer names the public parts that the door has."""
+    kit.door.parts = write_parts({})
+    kit.invite(replace(kit.offer, base={"parts": parts_digest(kit.door.parts), **base}))
+
+
+def test_public_parts_are_fetched_before_the_person_decides_and_kept(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from commonground.client import learner
+
+    seen, known = list[bytes | None](), learner.understand(kit.offer, None)
+
+    def derive(offer: Offer, parts: bytes | None) -> learner.Understood:  # has tests of its own
+        seen.append(parts)
+        return known
+
+    monkeypatch.setattr(learner, "understand", derive)
+    with_parts(kit)
+    made = kit.join()
+    assert made is not None
+    assert kit.door.requests == [("HEAD", "/"), ("GET", "/parts"), ("POST", "/enrol")]
+    assert seen == [kit.door.parts] == [made.parts()]
+
+
+def cut(kit: Kit) -> None:
+    kit.door.said = len(kit.door.parts or b"") + 100
+
+
+def without(kit: Kit) -> None:
+    kit.door.parts = None
+
+
+def another(kit: Kit) -> None:
+    kit.door.parts = write_parts({"basis": np.ones(3, np.float32)})
+
+
+BAD_PARTS = [
+    (cut, UnreachableError, "does not answer: .* without sending complete message body", "try again"),
+    (without, TrustError, "does not give the study's public parts: code 404", "ask the operator"),
+    (another, TrustError, "public parts have digest .*; the signed offer says", "ask the operator"),
+    (lambda kit: None, ModelError, r"public parts lack 'basis\.", "do not fit"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "kind", "words", "hint"), BAD_PARTS)
+def test_public_parts_that_are_not_the_offer_s_are_one_line_and_leave_nothing(
+    kit: Kit, spoil: Any, kind: type[CommonGroundError], words: str, hint: str
+) -> None:
+    with_parts(kit)
+    spoil(kit)
+    with pytest.raises(kind, match=words) as caught:
+        kit.join()
+    assert "\n" not in caught.value.message
+    assert hint in str(caught.value.hint)
+    kit.nothing_is_left()
+    assert ("POST", "/enrol") not in kit.door.requests
+
+
+def test_public_parts_larger_than_any_are_not_read_to_their_end(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "LARGEST_PARTS", 100_000)
+    with_parts(kit)
+    kit.door.parts = bytes(3_000_000)
+    with pytest.raises(TrustError, match="are larger than 100000 bytes"):
+        kit.join()
+    kit.nothing_is_left()
 
 
 @pytest.mark.parametrize(("minutes", "side"), [(10, "behind"), (-10, "ahead of")])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -23,6 +24,7 @@ from commonground.server.state import Study, invitation_state
 from commonground.server.tables import Enrolled, Invited
 from commonground.study.enrolment import enrolment_request, openssh, read_request
 from commonground.study.invitation import Invitation, read_invitation
+from commonground.study.public_parts import write_parts
 
 
 class Nodes:
@@ -222,4 +224,17 @@ def test_every_refusal_looks_alike_and_is_counted(study: Study, service: tuple[h
     nodes.away = False
     answer = client.post("/enrol", json=right)
     assert (answer.status_code, json.loads(answer.text)["slot"]) == (200, 0)
-    assert client.get("/enrol").status_code == 501
+    assert client.get("/enrol").status_code == 404
+
+
+def test_public_parts_are_a_file_for_everybody(study: Study, service: tuple[httpx.Client, Nodes]) -> None:
+    client, _ = service
+    large = write_parts({"a": np.arange(300_000, dtype=np.float32)})  # several pieces
+    (study.folder / "public" / "parts.npz").write_bytes(large)
+    answer = client.get("/parts")
+    assert (answer.status_code, answer.content) == (200, large)
+    assert answer.headers["Content-Length"] == str(len(large))
+    (study.folder / "public" / "parts.npz").unlink()
+    for path in ("/parts", "/parts/", "/../signing.key", "/public/parts.npz"):
+        assert client.get(path).status_code == 404
+    assert study.refusals() == {}

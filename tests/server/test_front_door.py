@@ -101,7 +101,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     )
     assert checked.returncode == 0, checked.stderr
     text = path.read_text()
-    assert text.count("proxy_pass") == 11
+    assert text.count("proxy_pass") == 12
     assert "/v1/control" not in text
     assert "/v1/runtime" not in text
     assert "listen [::1]:18499 ssl;" in text

@@ -29,6 +29,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from toy_fleet import LightDevice, Loop, update
 from toy_study import make_study
 
+from commonground.client.contact import fetch, open_client
 from commonground.server.audit import verify
 from commonground.server.control import FINISHED
 from commonground.server.enrolment import invite
@@ -37,6 +38,7 @@ from commonground.server.state import Study, running
 from commonground.server.superlink import free_port
 from commonground.server.supervisor import inside
 from commonground.study.invitation import Invitation, read_invitation
+from commonground.study.public_parts import LARGEST, read_parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 OUTSIDE = "10.231.77"  # a network of two, of which one end is in a namespace of its own
@@ -167,7 +169,7 @@ def test_the_network_reaches_the_fleet_and_enrolment_and_nothing_else(live: Live
     front = int(live.study.settings.address.split(":")[1])
     inner = sorted(set(ports.values()) - {front})
     assert len(inner) >= 2  # the SuperLink's and enrolment's
-    known = ["/v1/fleet/activate-node", "/v1/fleet/pull-messages", "/enrol"]
+    known = ["/v1/fleet/activate-node", "/v1/fleet/pull-messages", "/enrol", "/parts"]
     arguments = [live.host, str(front), str(live.study.folder / "ca.crt"), json.dumps(inner)]
     done = subprocess.run(
         [*live.outside, sys.executable, "-c", _ASK, *arguments, json.dumps(CLOSED + known)],
@@ -176,7 +178,11 @@ def test_the_network_reaches_the_fleet_and_enrolment_and_nothing_else(live: Live
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {key: found[key] for key in found if key.split()[-1] in CLOSED and found[key] != 404} == {}
-    assert [found[f"GET {path}"] for path in known] == [404] * 3
+    assert [found[f"GET {path}"] for path in known] == [404] * 3 + [200]
+    assert found["POST /parts"] == 404
+    with open_client((live.study.folder / "ca.crt").read_text()) as client:
+        taken = fetch(client, f"https://{live.study.settings.address}/parts", LARGEST, "the parts")
+    assert read_parts(taken, live.study.offer.base["parts"]) == {}
     assert {found["POST /v1/fleet/activate-node"], found["POST /v1/fleet/pull-messages"]} == {401}
     assert found["POST /enrol"] == 403
     if live.outside:  # on loopback the inner ports are open to this machine, as they must be

@@ -44,7 +44,8 @@ def zeros() -> dict[str, Any]:
 def test_a_study_from_init_to_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(setup, "contract_of", lambda config, progress: (toy_device.manifest(), zeros()))
+    made = setup.Contract(toy_device.manifest(), zeros(), {})
+    monkeypatch.setattr(setup, "contract_of", lambda config, progress: made)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "study"
     assert run("init", folder, *INIT) == 2

@@ -27,6 +27,7 @@ from commonground.server.state import Settings, Study, read_settings
 from commonground.server.tables import Database, Fact
 from commonground.strategies.registry import client_half
 from commonground.study.offer import terms_of
+from commonground.study.public_parts import parts_digest, read_parts
 from commonground.training.build import build_model
 from commonground.training.contract import egress_manifest
 
@@ -62,7 +63,7 @@ def test_a_study_with_a_real_model(tmp_path: Path, trust: str) -> None:
     assert (config.privacy.trust, config.privacy.shared.delta) == (trust, 1e-5)
     assert config.privacy.shared.mechanism == ("banded" if trust == "central" else "gaussian")
     assert study.manifest.noise_on_device == (trust == "local")
-    assert study.offer.base == study.manifest.versions
+    assert study.offer.base == {**study.manifest.versions, "parts": parts_digest(study.parts)}
     # A device derives the same from the offer alone, over its own comparisons.
     terms = terms_of(config)
     model = build_model(config, [setup.starter_pair(), replace(setup.starter_pair(), tag="taste")])
@@ -70,6 +71,9 @@ def test_a_study_with_a_real_model(tmp_path: Path, trust: str) -> None:
     half = client_half(config.strategy.name, config.strategy.options)
     own = egress_manifest(config, model, plan, terms.claim, half, 0)
     assert own.digest == study.manifest.digest
+    # Or with the numbers of the operator's machine in place of its own: they are the same ones here.
+    parts = read_parts(study.parts, study.offer.base["parts"])
+    assert build_model(config, [setup.starter_pair()], parts=parts).public_digests() == model.public_digests()
 
     job = study_job(study)
     assert (job.noise_multiplier > 0) == (trust == "central")
@@ -160,7 +164,7 @@ def test_the_bundle_has_no_code(tmp_path: Path) -> None:
 def test_bad_input_is_one_clear_error_and_leaves_nothing(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    contract: tuple[Any, dict[str, Any]] = (toy_device.manifest(), {})
+    contract = setup.Contract(toy_device.manifest(), {}, {})
     with (
         mock.patch.object(setup, "contract_of", return_value=contract),
         pytest.raises((InputError, StrategyError)) as caught,

@@ -35,6 +35,7 @@ class FrontDoor:
         ahead: how far the door's clock is ahead.
         answer: what POST /enrol answers; None drops the connection once the request was read.
         requests: what came, in order. keys: token -> the key that it enrolled.
+        parts: what GET /parts answers; None is 404. said: bytes that it is said to have, where not its own.
     """
 
     def __init__(self, ca: str) -> None:
@@ -42,6 +43,8 @@ class FrontDoor:
         self.answer: Answer | None = enrolled
         self.requests: list[tuple[str, str]] = []
         self.keys: dict[str, str] = {}
+        self.parts: bytes | None = None
+        self.said: int | None = None
 
 
 @contextmanager
@@ -57,6 +60,16 @@ def front_door(folder: Path) -> Iterator[FrontDoor]:
         def do_HEAD(self) -> None:  # http.server's name
             door.requests.append(("HEAD", self.path))
             self.send_error(404)
+
+        def do_GET(self) -> None:
+            door.requests.append(("GET", self.path))
+            if door.parts is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(door.parts) if door.said is None else door.said))
+            self.end_headers()
+            self.wfile.write(door.parts)
 
         def do_POST(self) -> None:
             door.requests.append(("POST", self.path))

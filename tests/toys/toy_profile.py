@@ -16,6 +16,7 @@ from commonground.recipe import resolve
 from commonground.study.invitation import KIND, Invitation
 from commonground.study.offer import KIND as OFFER
 from commonground.study.offer import Offer, as_config
+from commonground.study.public_parts import FILE
 from commonground.study.signing import public_hex, sign
 
 KEY = Ed25519PrivateKey.generate()
@@ -48,12 +49,20 @@ def invite(
     return sign(key, KIND, replace(made, **changes).to_content()).to_text()
 
 
-def make_profile(folder: Path, offer: Offer | None = None, ca: str = "", address: str = NOBODY) -> Profile:
+def make_profile(
+    folder: Path,
+    offer: Offer | None = None,
+    ca: str = "",
+    address: str = NOBODY,
+    parts: bytes | None = None,
+) -> Profile:
     """A profile as `join` leaves it, without store and node key."""
     offer = offer or toy_offer()
     folder.mkdir(mode=0o700, parents=True)
     (folder / "invitation").write_text(invite(offer, ca, address))
     (folder / "ca.crt").write_text(ca)
+    if parts is not None:
+        (folder / FILE).write_bytes(parts)
     profile = Profile(
         folder, offer.study, "Ada", address, public_hex(KEY), offer.digest, offer.software, 0, "42"
     )

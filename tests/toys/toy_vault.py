@@ -36,6 +36,8 @@ from commonground.config import Config
 from commonground.manifest import Manifest
 from commonground.server.setup import contract_of
 from commonground.study.offer import Offer, as_config
+from commonground.study.public_parts import NAME as PARTS
+from commonground.study.public_parts import parts_digest, write_parts
 from commonground.study.release import Release, sign_release, tensors_digest
 
 KEY = bytes(range(32))  # scrypt and keyrings have tests of their own, and take a second each
@@ -52,6 +54,14 @@ def offer_of(config: Config, manifest: Manifest | None = None, **changes: Any) -
     if manifest is None:
         manifest = contract_of(config, None)[0]
     return toy_profile.toy_offer(config=as_config(config), manifest=manifest.to_dict(), **changes)
+
+
+def offer_with_parts(config: Config) -> tuple[Offer, bytes]:
+    """As `server init` makes it: the offer names the model's public parts; and their file."""
+    made = contract_of(config, None)
+    data = write_parts(made.parts)
+    base = {**made.manifest.versions, PARTS: parts_digest(data)}
+    return offer_of(config, made.manifest, base=base), data
 
 
 class Operator:
@@ -118,13 +128,17 @@ class Vault:
 
 @contextmanager
 def running(
-    folder: Path, offer: Offer, insecure: Insecure | None = None, address: str = toy_profile.NOBODY
+    folder: Path,
+    offer: Offer,
+    insecure: Insecure | None = None,
+    address: str = toy_profile.NOBODY,
+    parts: bytes | None = None,
 ) -> Iterator[Vault]:
     """A vault over a profile that is made where it is missing."""
     if (folder / "profile.json").exists():
         profile = read_profile(folder)
     else:
-        profile = toy_profile.make_profile(folder, offer, address=address)
+        profile = toy_profile.make_profile(folder, offer, address=address, parts=parts)
     with Store(folder / STORE, KEY) as store:
         found = Vault(profile, store, insecure, offer)
         try:

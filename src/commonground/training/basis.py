@@ -9,10 +9,14 @@ under per-pair noise 40 comparisons can teach about 8 to 16 numbers (training.md
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from commonground.comparisons import TAGS, Tag
+from commonground.errors import ModelError
+from commonground.given import ASK, CLOSE, Parts, part
 
 # Rows that are multiplied together, always as many: BLAS adds in another order when there are fewer, and a
 # person's own table must have the same bits as hers among everybody's.
@@ -96,6 +100,45 @@ def basis_within(
     )
     scale = 1.0 / np.sqrt(squares / pairs)
     return PublicBasis(np.ascontiguousarray(vectors * signs, dtype=np.float32), float(scale), source)
+
+
+def given_bases(parts: Parts, size: int) -> dict[Tag, PublicBasis]:
+    """The bases in a study's public parts: two rotations of D = `size` dimensions with their scales.
+
+    Raises:
+        ModelError: a part is missing or of another shape, is no rotation, or has a scale of 0 or below.
+    """
+    found: dict[Tag, PublicBasis] = {}
+    for tag in TAGS:
+        scale = float(part(parts, f"basis.{tag}.scale", (), "float64"))
+        if not scale > 0:
+            raise ModelError(f"the study's basis of {tag} has scale {scale:g}; accepted: above 0", hint=ASK)
+        matrix = _rotation(parts, f"basis.{tag}.matrix", size)
+        found[tag] = PublicBasis(matrix, scale, "the study's public parts")
+    return found
+
+
+def bases_as_parts(bases: Mapping[Tag, PublicBasis]) -> dict[str, np.ndarray]:
+    """Bases as `given_bases` takes them back."""
+    found: dict[str, np.ndarray] = {}
+    for tag, basis in bases.items():
+        found[f"basis.{tag}.matrix"] = basis.matrix
+        found[f"basis.{tag}.scale"] = np.array(basis.scale, np.float64)
+    return found
+
+
+def _rotation(parts: Parts, name: str, size: int) -> np.ndarray:
+    """A rotation, (size, size) with orthonormal columns; raises `ModelError` where it is none."""
+    value = part(parts, name, (size, size))
+    exact = value.astype(np.float64)
+    apart = float(np.abs(exact.T @ exact - np.eye(size)).max())
+    if not apart <= CLOSE:
+        raise ModelError(
+            f"the study's public part {name!r} is no rotation: its columns are orthonormal to {apart:.3g}; "
+            f"accepted: {CLOSE:g}",
+            hint=ASK,
+        )
+    return value
 
 
 def _leading(scatter: np.ndarray, count: int) -> np.ndarray:

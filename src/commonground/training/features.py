@@ -11,7 +11,8 @@ from commonground.comparisons import Comparison, Tag
 from commonground.config import Config
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.embeddings import Encoder
-from commonground.training.basis import PublicBasis, basis_within
+from commonground.given import Parts
+from commonground.training.basis import PublicBasis, basis_within, given_bases
 from commonground.training.reward import RewardFeatures
 
 Progress = Callable[[str, int, int], None]
@@ -29,22 +30,25 @@ def encoder_of(config: Config) -> Encoder:
     return Encoder(config.model.base if config.model.kind == "reward" else "")
 
 
-def text_vectors(config: Config, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
+def text_vectors(
+    config: Config, texts: Sequence[str], progress: Progress | None = None, *, public: bool = True
+) -> Vectors:
     """Embedding of every text, and of the public ones: text -> (D,) float32.
 
     Args:
         config: `model` is read: the encoder of a reward run, the packaged one otherwise.
         texts: any texts.
         progress: called with (what, done, total) while texts are embedded.
+        public: False leaves the public texts out.
     """
     encoder = encoder_of(config)
-    unique = list(dict.fromkeys([*public_texts(), *texts]))
+    unique = list(dict.fromkeys([*(public_texts() if public else ()), *texts]))
     show = None if progress is None else functools.partial(progress, "embedding texts")
     return dict(zip(unique, encoder.embed(unique, show), strict=True))
 
 
 def starter_bases(vectors: Vectors) -> dict[Tag, PublicBasis]:
-    """The bases of the shipped texts; a device and a server build the same ones, bit for bit."""
+    """The bases of the shipped texts; on one kind of processor they are the same bit for bit."""
 
     def stack(group: Sequence[str]) -> np.ndarray:
         return np.stack([vectors[text] for text in group])
@@ -61,14 +65,23 @@ def starter_bases(vectors: Vectors) -> dict[Tag, PublicBasis]:
 
 
 def public_features(
-    config: Config, table: Sequence[Comparison], progress: Progress | None = None
+    config: Config,
+    table: Sequence[Comparison],
+    progress: Progress | None = None,
+    parts: Parts | None = None,
 ) -> RewardFeatures:
     """Features of a table's texts on the starter set's bases.
 
     Args:
         config: `model` is read.
-        table: comparisons.
+        table: comparisons; at least one.
         progress: see `text_vectors`.
+        parts: public parts with the bases; None computes them from the shipped texts.
+
+    Raises:
+        ModelError: the parts do not fit.
     """
-    vectors = text_vectors(config, [text for c in table for text in (c.chosen, c.rejected)], progress)
-    return RewardFeatures(tuple(table), vectors, starter_bases(vectors), config.model.dims)
+    texts = [text for c in table for text in (c.chosen, c.rejected)]
+    vectors = text_vectors(config, texts, progress, public=parts is None)
+    bases = starter_bases(vectors) if parts is None else given_bases(parts, len(vectors[texts[0]]))
+    return RewardFeatures(tuple(table), vectors, bases, config.model.dims)

@@ -86,6 +86,10 @@ class PreferenceModel(Protocol):
         """SHA-256 of everything public the model was built from: bases, scales, base weights."""
         ...
 
+    def public_parts(self) -> dict[str, np.ndarray]:
+        """Everything public that was computed for the model; another processor would round it otherwise."""
+        ...
+
     def scores(self, rows: Rows, shared: Tensors | None, private: Tensors | None) -> tuple[Tensor, Tensor]:
         """Scores of chosen and rejected answers without gradients, each (P, B) float32.
 

@@ -11,6 +11,7 @@ from commonground.comparisons import Comparison
 from commonground.config import Config
 from commonground.data.starter import safety_pairs
 from commonground.embeddings import Encoder
+from commonground.given import Parts
 from commonground.training.build import build_model
 from commonground.training.features import encoder_of
 from commonground.training.model import PreferenceModel
@@ -27,20 +28,21 @@ class OwnTable:
     Args:
         config: resolved.
         progress: called with (what, done, total) during long steps.
+        parts: the study's public parts; None computes them here.
 
     Attributes:
         public: the model over one shipped comparison, for everything that is public in it.
 
     Raises:
-        ModelError: the base model cannot be loaded.
+        ModelError: the base model cannot be loaded, or the parts do not fit.
     """
 
-    def __init__(self, config: Config, progress: Progress | None = None) -> None:
+    def __init__(self, config: Config, progress: Progress | None = None, parts: Parts | None = None) -> None:
         self._config = config
         pair = safety_pairs()[0]
         shipped = Comparison(pair.prompt, pair.safe, pair.unsafe, "safety", "shipped")
         with threadpool_limits(1):  # bases are bit for bit the same whatever number of threads there are
-            self.public: PreferenceModel = build_model(config, [shipped], progress)
+            self.public: PreferenceModel = build_model(config, [shipped], progress, parts)
         self._encoder: Encoder | None = None
         self._vectors: dict[str, np.ndarray] = {}
 

@@ -12,12 +12,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from commonground.adapter_targets import decoder_layers
 from commonground.adapters import PRIVATE, SHARED, Adapters
 from commonground.comparisons import Comparison
+from commonground.given import Parts
 from commonground.language_model import LanguageModel
 from commonground.losses import Loss, LossSettings, Scores
 from commonground.training.gated import GatedDecoder, Row
@@ -28,6 +30,7 @@ from commonground.training.writing import Request, write, write_one
 
 CHUNK_TOKENS = 512  # answer tokens scored at once: bounds the logits at about 100 MB
 KEPT_REFERENCES = 200_000
+STYLES = "styles."  # of the names of public parts that are a style's
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer writes of bytes that are no whole letter yet
 PROBE = ("What is a tide?", "The sea rises and falls, because the moon pulls at it.")
 
@@ -44,6 +47,7 @@ class PolicyModel:
         styles: form `styles` only: the public adapters that it mixes (training/styles.py), one a coefficient.
         factors: `one`, `both` or `merged`: what trains in the shared adapter (adapters.py).
         seed: of the public bases.
+        parts: public parts with those bases; None takes the ones that are computed here.
         max_answer_tokens: tokens of an answer that count, from its start, end token included.
         max_prompt_tokens: tokens of a prompt that are read, from its end.
         cache_bytes: bound on cached trunk states.
@@ -62,6 +66,7 @@ class PolicyModel:
         styles: Mapping[str, Tensors] | None = None,
         factors: str = "one",
         seed: int = 0,
+        parts: Parts | None = None,
         max_answer_tokens: int = 64,
         max_prompt_tokens: int = 192,
         cache_bytes: int = 1 << 30,
@@ -70,6 +75,7 @@ class PolicyModel:
         self._texts = TextEncoder(base.tokenizer, max_prompt=max_prompt_tokens, max_answer=max_answer_tokens)
         self._table = tuple(comparisons)
         named = {f"{style}/{n}": v for style, one in (styles or {}).items() for n, v in one.items()}
+        self._named_styles = named
         self._styles = _digest(named) if named else ""
         # same weights, own modules: PEFT changes the modules in place
         model = copy.deepcopy(base.model, {id(p): p for p in base.model.parameters()}).eval()
@@ -82,6 +88,7 @@ class PolicyModel:
             base_name=base.name,
             styles=tuple((styles or {}).values()),
             factors=factors,
+            parts=parts,
         )
         depth = len(decoder_layers(model)[1])
         self.decoder = GatedDecoder(
@@ -134,6 +141,11 @@ class PolicyModel:
         """Base weights and tokenizer, the public bases of the adapters, and the public styles if any."""
         digests = {"base": self._base.digest, "adapter_bases": self.adapters.digest()}
         return digests | ({"styles": self._styles} if self._styles else {})
+
+    def public_parts(self) -> dict[str, np.ndarray]:
+        """The public bases and starts of the adapters, and the public styles if any."""
+        styles = {f"{STYLES}{name}": value.numpy() for name, value in self._named_styles.items()}
+        return self.adapters.public_parts() | styles
 
     def scores(self, rows: Rows, shared: Tensors | None, private: Tensors | None) -> tuple[Tensor, Tensor]:
         """Log-probabilities of chosen and rejected answers, each (P, B) float32; zero where mask is 0."""

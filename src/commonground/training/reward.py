@@ -25,14 +25,16 @@ from torch import Tensor
 
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.errors import InputError
+from commonground.given import Parts, close_part
 from commonground.losses import Loss, LossSettings, PreferenceLoss, reward_scores
 from commonground.randomness import generator
-from commonground.training.basis import PublicBasis
+from commonground.training.basis import PublicBasis, bases_as_parts
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.reward_kernels import BasisPairs, LinearPairs, Slope, TanhPairs
 
 HIDDEN = 8  # rank of A in the tanh form, where the basis has so many directions
+START = "start."  # of the names of public parts that are the start of a tensor that trains
 Form = Literal["linear", "tanh", "basis"]
 Pairs = LinearPairs | TanhPairs | BasisPairs
 
@@ -110,12 +112,18 @@ class RewardModel:
         tags: the tags whose blocks the shared adapter has.
         form: `linear` or `tanh`; `basis` is a class of its own.
         seed: of the public initial A (form `tanh`).
+        parts: public parts with that A; None takes the one that is computed here.
     """
 
     kind = "reward"
 
     def __init__(
-        self, features: RewardFeatures, tags: Sequence[Tag], form: Form = "linear", seed: int = 0
+        self,
+        features: RewardFeatures,
+        tags: Sequence[Tag],
+        form: Form = "linear",
+        seed: int = 0,
+        parts: Parts | None = None,
     ) -> None:
         self.features = features
         self.tags = tuple(tag for tag in TAGS if tag in tags)
@@ -126,8 +134,9 @@ class RewardModel:
             if form == "tanh":
                 rank = min(HIDDEN, size)
                 draws = generator(seed, "public", "A", tag).standard_normal((size, rank))
-                rows = np.linalg.qr(draws)[0].T
-                self._first[f"shared.{tag}.A"] = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
+                rows = np.ascontiguousarray(np.linalg.qr(draws)[0].T, np.float32)
+                name = f"shared.{tag}.A"
+                self._first[name] = torch.from_numpy(close_part(parts, f"{START}{name}", rows))
                 self._first[f"shared.{tag}.u"] = torch.zeros(rank)
             else:
                 self._first[f"shared.{tag}.u"] = torch.zeros(size)
@@ -158,6 +167,14 @@ class RewardModel:
         """Digests of the bases with their scales, and of the initial shared adapter."""
         first = hashlib.sha256(b"".join(v.numpy().tobytes() for v in self._first.values())).hexdigest()
         return {f"basis.{tag}": self.features.bases[tag].digest for tag in TAGS} | {"initial.shared": first}
+
+    def public_parts(self) -> dict[str, np.ndarray]:
+        """The bases with their scales, and the public A's."""
+        found = bases_as_parts(self.features.bases)
+        for tag in self.tags if self.form == "tanh" else ():
+            name = f"shared.{tag}.A"
+            found[f"{START}{name}"] = self._first[name].numpy()
+        return found
 
     def scores(self, rows: Rows, shared: Tensors | None, private: Tensors | None) -> tuple[Tensor, Tensor]:
         """Rewards of chosen and rejected, each (P, B); see `PreferenceModel.scores`."""

@@ -18,15 +18,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commonground.adapter_forms import Lora
+from commonground.adapter_targets import find_targets
+from commonground.adapters import PRIVATE
 from commonground.cache import VARIABLE, cache_folder
 from commonground.comparisons import Comparison
 from commonground.data.starter import STYLES, TastePrompt, taste_prompts
 from commonground.errors import StorageError
+from commonground.given import Parts, part
 from commonground.language_model import LanguageModel
 from commonground.losses import LossSettings, get_loss
 from commonground.randomness import generator
 from commonground.training import optimiser
 from commonground.training.model import Rows, Tensors
+from commonground.training.policy import STYLES as PREFIX
 from commonground.training.policy import PolicyModel
 
 Progress = Callable[[str, int, int], None]
@@ -105,6 +110,21 @@ def public_styles(
             f"cannot write public style adapters to {folder}: {error.strerror or error}",
             hint=f"set {VARIABLE} to another folder",
         ) from error
+
+
+def given_styles(
+    base: LanguageModel, parts: Parts, *, layers: int, rank: int, names: tuple[str, ...] = STYLES
+) -> dict[str, Tensors]:
+    """The style adapters in a study's public parts; nothing is trained, and nothing is kept in the cache.
+
+    Raises:
+        ModelError: one is missing or does not fit the base model.
+    """
+    spec = Lora(PRIVATE, find_targets(base.model, layers), rank, SEED).spec()
+    return {
+        style: {n: torch.from_numpy(part(parts, f"{PREFIX}{style}/{n}", shape)) for n, shape in spec.items()}
+        for style in names
+    }
 
 
 def _complete(
