@@ -86,6 +86,10 @@ def test_an_offer_of_other_fields_does_not_fit() -> None:
         ({"opens": "tomorrow"}, "opens is 'tomorrow'"),
         ({"opens": "2026-11-01T00:00:00"}, "opens is"),
         ({"closes": "2026-10-01T00:00:00+00:00"}, "not after opens"),
+        ({"purpose": "harm\x1b[2J"}, "purpose holds the control character 0x1b"),
+        ({"contact": "ask\rEpsilon is 0"}, "contact holds the control character 0x0d"),
+        ({"shares": "\u202eyrev"}, "shares holds the mark of direction"),
+        ({"purpose": 5}, "purpose is a int; accepted: a text"),
     ],
 )
 def test_a_faulty_offer_is_refused(changes: dict[str, Any], fault: str) -> None:
@@ -150,6 +154,38 @@ def test_an_invitation_without_a_token_is_refused() -> None:
     del content["token"]
     with pytest.raises(TrustError, match="lacks token"):
         read_invitation(sign(KEY, "invitation", content).to_text(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        # what would be the profile's folder, and the name and the text of a unit of systemd
+        (
+            {"study": "../../.config/autostart"},
+            "for study '../../.config/autostart', and its offer for harm-1",
+        ),
+        ({"study": "harm-1\nExecStartPre=/bin/true"}, r"for study 'harm-1.nExecStartPre"),
+        ({"address": "--insecure"}, "its address is '--insecure'"),
+        ({"address": "127.0.0.1:1@evil.example:443"}, "its address is"),
+        ({"name": "Ada\x1b[2J"}, "its name holds the control character 0x1b"),
+        ({"name": "Ada\nEpsilon is 0"}, "its name holds"),
+        ({"name": "A" * 201}, "its name has 201 characters"),
+        ({"ca": ""}, "no certificate authority"),  # the machine's own authorities would be believed then
+    ],
+)
+def test_an_invitation_whose_names_are_something_else_is_refused(changes: dict[str, str], fault: str) -> None:
+    content = Paper.from_text(invitation()).content | changes
+    with pytest.raises(TrustError, match=fault) as caught:
+        read_invitation(sign(KEY, "invitation", content).to_text(), NOW)
+    assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["study.example.org:443", "[::1]:9092", "localhost:1", "192.168.1.4:65000"]
+)
+def test_an_address_is_a_host_and_a_port(address: str) -> None:
+    content = Paper.from_text(invitation()).content | {"address": address}
+    assert read_invitation(sign(KEY, "invitation", content).to_text(), NOW).address == address
 
 
 # -- releases ---------------------------------------------------------------------------------------------

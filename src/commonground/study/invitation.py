@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from commonground.errors import TrustError
 from commonground.study.offer import KIND as OFFER
-from commonground.study.offer import Offer
+from commonground.study.offer import Offer, odd_characters
 from commonground.study.signing import Paper
 
 KIND = "invitation"
 FIELDS = ("study", "name", "address", "ca", "token", "expires", "offer")
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?):[0-9]{1,5}")
+LONGEST = 200  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -78,5 +81,27 @@ def read_invitation(text: str | bytes, now: datetime | None = None) -> Invitatio
             f"{(now or datetime.now(UTC)).isoformat(timespec='seconds')}",
             hint="set the clock if it is wrong, or ask the operator for a new one",
         )
-    _ = found.terms
+    _check(found)
     return found
+
+
+def _check(found: Invitation) -> None:
+    """Refuse what would be a path, a command or a picture where a device expects a name.
+
+    Whoever wrote the file signed it with a key of their own, so that its signature says nothing about it. The
+    study's name becomes a folder and a unit of systemd, the address an argument, and both names are printed.
+    """
+    study = found.terms.study
+    odd = odd_characters(found.name)
+    faults = {
+        f"it is for study {found.study[:40]!a}, and its offer for {study}": found.study != study,
+        f"its address is {found.address[:80]!a}; host:port is needed": not ADDRESS.fullmatch(found.address),
+        f"its name has {len(found.name)} characters; 1 to {LONGEST} are accepted": not (
+            0 < len(found.name) <= LONGEST
+        ),
+        f"its name holds {odd or 'more than one line'}": bool(odd) or "\n" in found.name,
+        "it has no certificate authority": not found.ca.strip(),
+    }
+    for fault, there in faults.items():
+        if there:
+            raise TrustError(f"the invitation cannot be used: {fault}", hint="ask the operator for a new one")

@@ -9,6 +9,7 @@ sampling: each upload is charged as it is, at most k times, any two of them at l
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # these need torch, and who only reads an offer (a node, a su
 KIND = "offer"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 TRUSTS = ("central", "local")
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+TEXTS = ("purpose", "contact", "shares", "software")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ class Offer:
         for name in ("opens", "closes"):
             if _time(getattr(self, name)) is None:
                 faults.append(f"{name} is {getattr(self, name)!r}; accepted: a UTC time in ISO 8601")
+        for name in TEXTS:
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                faults.append(f"{name} is a {type(text).__name__}; accepted: a text")
+            elif odd := odd_characters(text):
+                faults.append(f"{name} holds {odd}; accepted: text that shows what it says")
         if not faults and self.opens >= self.closes:
             faults.append(f"closes is {self.closes}, not after opens, {self.opens}")
         if faults:
@@ -169,6 +178,21 @@ def as_config(config: Config) -> dict[str, Any]:
     from commonground.settings import to_dict
 
     return to_dict(config)
+
+
+def odd_characters(text: str) -> str:
+    """What in a text would change how the text around it is shown, in words; empty where nothing would.
+
+    A participant reads an operator's words in a terminal and decides by what they see: an escape sequence
+    could wipe out the sentence before it, and a mark of direction turn it round.
+    """
+    for sign in text:
+        kind = unicodedata.category(sign)
+        if (kind == "Cc" and sign not in "\n\t") or kind == "Cs":
+            return f"the control character {ord(sign):#04x}"
+        if kind in ("Zl", "Zp") or unicodedata.bidirectional(sign) in _TURNS:
+            return f"the mark of direction or of a new line {ord(sign):#06x}"
+    return ""
 
 
 def _time(text: str) -> datetime | None:
