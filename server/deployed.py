@@ -195,19 +195,25 @@ class Deployment(Conduct):
             )  # fmt: skip
 
     def _wait(self, round: int, stop: threading.Event) -> None:
-        """Until enough devices are online, or patience ends with at least one."""
+        """Until enough devices are online, or patience ends with as many as an update of each would do.
+
+        With fewer than `minimum` the round could not but be void, and people would be charged for nothing: the
+        first who enrols would use up all rounds of a study.
+        """
         settings, began, said = self._study.settings, time.monotonic(), False
+        least = max(1, settings.minimum)
+        wanted = max(least, settings.min_online)
         while True:
             offer = self._study.offer
             if not offer.is_open():
                 raise InterruptedRunError(f"the study is closed: its time is {offer.opens} to {offer.closes}")
             here = len(set(enrolled_nodes(self._study).values()) & set(self._grid.get_node_ids()))
             waited = time.monotonic() - began
-            if here >= max(1, settings.min_online) or (here and waited >= settings.patience):
+            if here >= wanted or (here >= least and waited >= settings.patience):
                 return
             if not said:
                 said = True
-                log.info("round %d waits: %d of %d devices are online", round, here, settings.min_online)
+                log.info("round %d waits: %d of %d devices are online", round, here, wanted)
             if stop.wait(LOOK):
                 raise InterruptedRunError("the run was stopped")
 

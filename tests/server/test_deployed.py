@@ -256,12 +256,34 @@ def test_it_waits_for_people_and_no_longer_than_patience(
     assert not thread.is_alive()
     assert study.fact("finished") == "yes"
 
-    hurried = make_study(tmp_path / "hurried", ["rounds=1"], min_online=3)
+    hurried = make_study(tmp_path / "hurried", ["rounds=1"], min_online=3, minimum=1)
     hurried.change(patience=0.1)
     monkeypatch.setenv(toy_study.STUDY, str(hurried.folder))
     with pytest.raises(ValueError, match="message to node"):  # it began with the one who is here
         run_study(ToyNodes([node_of(0)]), hurried)
     assert [round for _, round, _ in releases(hurried)] == [1]
+
+
+def test_no_round_begins_that_cannot_but_be_void(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", ["rounds=2"], minimum=3, enrolled=1)
+    study.change(patience=0.0)
+    grid, stop = ToyNodes([node_of(0)]), threading.Event()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_study(grid, study, stop)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.5)
+    assert releases(study) == []  # the first who enrols does not use up the study's rounds
+    assert not (study.folder / "ledger.db").exists()
+    stop.set()
+    thread.join(20)
+    assert [type(error) for error in failed] == [InterruptedRunError]
 
 
 def test_a_closed_study_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
