@@ -21,7 +21,7 @@ from commonground.simulations.bench.machine import machine
 from commonground.simulations.bench.measured import Bar, Measured, Row, spread
 from commonground.simulations.bench.study import RunningServer, enrolled, serving, wanted
 
-PATIENCE = 300.0  # seconds without a finished round after which the server is taken for stuck
+PATIENCE = 900.0  # seconds without a finished round after which the server is taken for stuck
 
 
 def measure(*, quick: bool, say: Callable[[str], None], size: tuple[int, int] | None = None) -> Measured:
@@ -31,7 +31,7 @@ def measure(*, quick: bool, say: Callable[[str], None], size: tuple[int, int] | 
     words = [f"people={people}", f"rounds={rounds}", f"cohort={people}"]
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        with serving(Path(folder) / "study", wanted(words, min_online=people)) as server:
+        with serving(Path(folder) / "study", wanted(words, min_online=people, deadline=900.0)) as server:
             up = time.monotonic() - began
             keys = enrolled(server.folder, people)
             say(f"{people} devices are enrolled")
