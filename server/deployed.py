@@ -197,8 +197,8 @@ class Deployment(Conduct):
     def _wait(self, round: int, stop: threading.Event) -> None:
         """Until enough devices are online, or patience ends with as many as an update of each would do.
 
-        With fewer than `minimum` the round could not but be void, and people would be charged for nothing: the
-        first who enrols would use up all rounds of a study.
+        With fewer than `minimum` the round could not but be void, and people would be charged for nothing:
+        the first who enrols would use up all rounds of a study.
         """
         settings, began, said = self._study.settings, time.monotonic(), False
         least = max(1, settings.minimum)

@@ -23,6 +23,26 @@ _LAUNCH = (
 )
 
 
+def identity(pid: int) -> str:
+    """A process in words that fit no other one, and that no change of the clock moves; raises `OSError`."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if fields[0] in "ZX":  # nobody has asked for its end yet, as in a container without an init
+        raise ProcessLookupError(f"process {pid} has ended")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{pid} {fields[19]} {boot}"  # its number, its start in ticks since this boot, this boot
+
+
+def same_process(words: str) -> int | None:
+    """The process id in what `identity` gave, where that very process is still there.
+
+    Raises:
+        OSError: nothing has its number.
+        ValueError: these are other words.
+    """
+    pid = int(words.split(maxsplit=1)[0]) if words.split() else 0
+    return pid if identity(pid) == words.strip() else None
+
+
 class Kept:
     """A child process.
 

@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -32,6 +31,7 @@ from commonground.errors import InputError, RunFolderError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.privacy.statement import statement
+from commonground.server.processes import same_process
 from commonground.server.tables import Database, Enrolled, Fact, Invited, Part, Refusal, Released, Round, now
 from commonground.study.offer import KIND, Offer, Terms, terms_of
 from commonground.study.public_parts import FILE
@@ -281,7 +281,7 @@ class Study:
             "trouble": facts.get(TROUBLE),
             **found,
             "statement": self.statement(),
-            "budget": self._budget(rounds["done"]),
+            "budget": self._budget(max(rounds["done"], rounds["under_way"] or 0)),
             "health": parts,
         }
 
@@ -298,9 +298,10 @@ class Study:
             side_view=False,
         )
 
-    def _budget(self, done: int) -> dict[str, Any]:
+    def _budget(self, begun: int) -> dict[str, Any]:
+        """After so many rounds, that under way among them: it was charged before anybody was asked."""
         claim = self.terms.claim
-        spent = claim.epsilon_after(done) if done else 0.0
+        spent = claim.epsilon_after(begun) if begun else 0.0
         left = max(0.0, claim.epsilon - spent) if math.isfinite(claim.epsilon) else math.inf
         return {
             "trust": claim.trust,
@@ -317,10 +318,8 @@ class Study:
 def running(folder: Path) -> int | None:
     """The process id of a study's supervisor, where it runs."""
     try:
-        pid, began = (folder / "run" / PID).read_text().split()
-        found = psutil.Process(int(pid))
-        return int(pid) if abs(found.create_time() - float(began)) < 1 else None
-    except (OSError, ValueError, psutil.Error):
+        return same_process((folder / "run" / PID).read_text())
+    except (OSError, ValueError):
         return None
 
 

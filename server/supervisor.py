@@ -33,7 +33,7 @@ from commonground.server.control import FINISHED, Control, SuperLinkError
 from commonground.server.enrolment import EnrolmentService
 from commonground.server.front_door import Refusals, front_door_command, listens_at, nginx, write_config
 from commonground.server.limits import limits
-from commonground.server.processes import Kept, end_all
+from commonground.server.processes import Kept, end_all, identity, same_process
 from commonground.server.state import PID, Study, running
 from commonground.server.superlink import (
     HOST,
@@ -202,8 +202,11 @@ class Supervisor:
     def _children(self) -> None:
         """Write down the process ids, for a supervisor that comes after a kill of this one."""
         parts = (self._superlink, self._door, self._executor)
-        pids = [str(part.pid) for part in parts if part.pid is not None]
-        write_atomically(self._study.run / CHILDREN, "\n".join(pids).encode(), private=True)
+        found = []
+        for part in parts:
+            with suppress(OSError):  # it has just ended
+                found += [] if part.pid is None else [identity(part.pid)]
+        write_atomically(self._study.run / CHILDREN, "\n".join(found).encode(), private=True)
 
 
 def up(folder: Path, bind: str = "") -> None:
@@ -296,8 +299,7 @@ def _alone(study: Study) -> Iterator[None]:
             f"the server of {study.folder} runs already (process {running(study.folder) or '?'})",
             hint=f"stop it with commonground server down {study.folder}",
         ) from error
-    own = psutil.Process()
-    write_atomically(study.run / PID, f"{own.pid} {own.create_time()}\n".encode())
+    write_atomically(study.run / PID, f"{identity(os.getpid())}\n".encode())
     try:
         yield
     finally:
@@ -309,13 +311,14 @@ def _alone(study: Study) -> Iterator[None]:
 def _end_left_over(study: Study) -> None:
     """End parts of a supervisor that was killed, if they have not ended with it."""
     try:
-        pids = [int(pid) for pid in (study.run / CHILDREN).read_text().split()]
-    except (OSError, ValueError):
+        lines = (study.run / CHILDREN).read_text().splitlines()
+    except OSError:
         return
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if any(str(study.folder) in word for word in process.cmdline()):
+    for line in lines:
+        with suppress(psutil.Error, OSError, ValueError):
+            pid = same_process(line)  # never a stranger that has got the number since
+            if pid is not None:
+                process = psutil.Process(pid)
                 process.terminate()
                 with suppress(psutil.TimeoutExpired):
                     process.wait(PATIENCE)

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from commonground.server import processes
-from commonground.server.processes import Kept, end_all
+from commonground.server.processes import Kept, end_all, identity, same_process
+from commonground.server.state import running
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 DEAF = [
@@ -68,6 +69,36 @@ def test_signals_are_said_by_name_and_all_end_together(tmp_path: Path) -> None:
     end_all([*parts, deaf], 1.0)
     assert [part.pid for part in (*parts, deaf)] == [None] * 3
     assert not any(psutil.pid_exists(pid) for pid in pids if pid is not None)
+
+
+def test_a_process_is_known_again_whatever_the_clock_says_and_its_number_is_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "supervisor.pid"
+    child = subprocess.Popen(SLEEP)
+    words = identity(child.pid)
+    path.write_text(words + "\n")
+    born = psutil.Process.create_time
+    monkeypatch.setattr(
+        psutil.Process, "create_time", lambda self: born(self) + 600
+    )  # the clock was put right
+    assert running(tmp_path) == same_process(words) == child.pid
+    number, ticks, boot = words.split()
+    for other in (f"{number} {int(ticks) + 1} {boot}", f"{number} {ticks} of-another-boot", f"{number}"):
+        path.write_text(other)
+        assert running(tmp_path) is None
+    path.write_text("")
+    assert running(tmp_path) is None
+    child.kill()
+    path.write_text(words)
+    end = time.monotonic() + 20
+    while running(tmp_path) is not None:  # dead, though this process has not asked for its end
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert psutil.pid_exists(child.pid)
+    child.wait(20)
+    assert running(tmp_path) is None
 
 
 _PARENT = """
