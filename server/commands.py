@@ -170,7 +170,8 @@ def status(folder: Folder, format: Format = "text") -> None:
             f"rounds: {rounds['done']} of {rounds['of']} done, {rounds['void']} void",
             f"privacy: at most epsilon {_number(budget['spent'])} of {_number(budget['epsilon'])} spent of "
             f"any one person at delta {budget['delta']:g}"
-            + ("" if budget["meaningful"] else " (too few people for delta to mean much)"),
+            if budget["meaningful"]
+            else "privacy: no epsilon is shown; with so few people the number would promise nothing",
         )
         for title, rows in (("part", found["health"]), ("refused", found["refusals"])):
             if rows:

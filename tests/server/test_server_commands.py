@@ -13,6 +13,7 @@ from toy_study import make_study
 from commonground.server import setup
 from commonground.server.releases import Releases
 from commonground.server.state import Study
+from commonground.server.tables import Round, now
 from commonground.simulations.cli import app
 from commonground.study.invitation import read_invitation
 
@@ -101,6 +102,24 @@ def test_a_study_from_init_to_its_log(
     log.write_text(log.read_text().replace("ada", "eve"))
     failed = envelope(capsys, "audit", "verify", folder)
     assert (failed["error_code"], failed["message"][:19]) == ("not_trusted", "audit log: line 3 d")
+
+
+def test_no_epsilon_is_said_that_promises_nothing_and_a_round_under_way_is_spent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = make_study(tmp_path / "few", ["privacy.shared.epsilon=2"])
+    run("status", few.folder)
+    said = capsys.readouterr().out
+    assert "no epsilon is shown" in said
+    assert "at most epsilon" not in said
+    many = make_study(tmp_path / "many", ["people=400", "cohort=100", "privacy.shared.epsilon=2"])
+    with many.database.writing() as session:
+        session.add(Round(round=1, began=now()))
+    budget = many.overview()["budget"]
+    assert budget["meaningful"]
+    assert budget["spent"] == pytest.approx(2, abs=0.01)  # each of four rounds has other people
+    run("status", many.folder)
+    assert "privacy: at most epsilon 2 of 2 spent of any one person" in capsys.readouterr().out
 
 
 def test_what_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
