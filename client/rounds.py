@@ -71,7 +71,7 @@ class Rounds:
         self.busy = threading.Event()  # a local update runs
         self.model = threading.RLock()  # one at a time trains or writes
         self._understood: Understood | None = None
-        self._deriving = threading.Lock()
+        self._deriving, self._taking = threading.Lock(), threading.Lock()
 
     def describe(self) -> Manifest:
         """What this person agreed may leave; raises `RefusedError` before she agreed."""
@@ -91,6 +91,8 @@ class Rounds:
             CommonGroundError: it failed, with a text for this device's log alone.
         """
         meant, accepted = self._may(round)
+        if round > meant.config.rounds:  # the claim is over the study's rounds; none follows the last
+            self._refuse(OTHER_ROUND)
         taken = self._take(meant, round, arrays, release)
         try:
             meant.manifest.accepted(clip)
@@ -110,6 +112,7 @@ class Rounds:
             self._refuse(OFTEN if often else GONE if "answered before" in error.message else BUDGET, error)
         if sent.message is None:
             raise EgressError("the message is not kept any more")
+        self._may(round)  # it may have trained for minutes: she may have paused since, or the study closed
         return reopen(meant.manifest, sent.message, sent.receipt, sent.clip)
 
     def private_update(self, round: int, arrays: Arrays, release: str, *, final: bool) -> None:
@@ -216,6 +219,10 @@ class Rounds:
 
     def _take(self, meant: Understood, round: int, arrays: Arrays, text: str) -> Release:
         """Check a release and note that it was taken, with its tensors; once it was, again and again."""
+        with self._taking:  # a call that is late must not put its older release over a newer one
+            return self._taken(meant, round, arrays, text)
+
+    def _taken(self, meant: Understood, round: int, arrays: Arrays, text: str) -> Release:
         last = self.store.releases.newest(self.scope)
         offer, signer = meant.offer.digest, self.profile.signer
         if last is not None and last.offer != offer:
@@ -272,7 +279,9 @@ class Rounds:
 
     def _refuse(self, reason: str, error: CommonGroundError | None = None) -> NoReturn:
         self.store.refusals.count(reason)
-        log.warning("refused: %s%s", reason, "" if error is None else f" ({error.message})")
+        # Cut short: a server may have named its tensors in it.
+        why = "" if error is None else f" ({error.message[:300]})"
+        log.warning("refused: %s%s", reason, why)
         raise RefusedError(reason) from error
 
 

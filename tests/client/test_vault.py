@@ -110,7 +110,7 @@ def old(box: Vault, arrays: Arrays) -> str:
 
 def earlier(box: Vault, arrays: Arrays) -> str:
     box.operator.version = 5
-    box.shared(3)
+    box.shared(2)
     return box.operator.release(1, arrays)
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_tries_something_is_refused_with_a_constant(
     assert (box.owner.ledger()["messages"], len(box.owner.receipts())) == (before, sent)
     assert box.store.adapters.current() is None
     box.operator.version = 9
-    assert box.shared(4 if trick is earlier else 3)  # the study goes on
+    assert box.shared(3)  # the study goes on
 
 
 def test_another_clip_is_refused(box: Vault) -> None:
@@ -212,6 +212,34 @@ def test_nothing_leaves_before_consent_while_paused_or_outside_of_the_time(
         with pytest.raises(EgressError, match="refused"):
             box.shared(1)
         assert refused(box) == {rounds.CLOSED: 1}
+
+
+def test_who_pauses_while_it_trains_sends_nothing(box: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Learner.answer
+
+    def interrupted(self: Learner, *given: Any) -> Any:
+        assert box.owner.pause()["words"].startswith("Paused: nothing leaves")
+        return whole(self, *given)
+
+    arrays = box.operator.arrays()
+    release = box.operator.release(1, arrays)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "answer", interrupted)
+        with pytest.raises(EgressError, match="refused"):
+            box.shared(1, arrays, release)
+    assert refused(box) == {rounds.PAUSE: 1}
+    assert box.owner.ledger()["messages"] == 1  # it was made under its charge, and is not made again
+    box.owner.resume()
+    box.shared(1, arrays, release)
+    assert [row["round"] for row in box.owner.receipts()] == [1]
+
+
+def test_no_message_answers_the_release_after_the_last_round(box: Vault, offer: Offer) -> None:
+    """The claim counts on the study's rounds; the release after them is for the last private phase alone."""
+    last = offer.settings.rounds
+    with pytest.raises(EgressError, match="refused"):
+        box.shared(last + 1)
+    assert (refused(box), box.owner.ledger()["messages"]) == ({rounds.OTHER_ROUND: 1}, 0)
 
 
 def test_the_cap_and_the_number_of_messages_end_it_here(tmp_path: Path, offer: Offer) -> None:
