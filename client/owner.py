@@ -8,6 +8,8 @@ text "inf". Every method raises a `CommonGroundError` whose one line can be show
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +22,7 @@ from commonground.client.sockets import OWNER, TOKEN, TOKEN_KEY, run_folder, soc
 from commonground.client.vault_pb2_grpc import OwnerStub
 from commonground.client.wire import from_tensors, raised
 from commonground.errors import InputError
+from commonground.files import new_private_file
 
 Document = dict[str, Any]
 SHORT, LONG = 60.0, 3600.0  # seconds: what is looked up, and what trains or writes
@@ -272,8 +275,25 @@ class OwnerClient:
         return self._document(self._stub.Reset, pb.Nothing())
 
     def export(self, path: Path) -> Document:
-        """Write everything to a plain zip file with a README; returns {"path": str, "bytes": int}."""
-        return self._document(self._stub.Export, pb.Place(path=str(path.absolute())), LONG)
+        """Write everything to a plain zip file with a README; returns {"path": str, "bytes": int}.
+
+        The vault writes into the profile, which is all that it may write to as a service of systemd; this
+        process, the person's own, carries the file to where she wants it.
+
+        Raises:
+            InputError: the file exists.
+            StorageError: it cannot be written.
+        """
+        target, made = path.absolute(), run_folder(self.profile) / f"carried-{secrets.token_hex(8)}.zip"
+        try:
+            with new_private_file(target) as file:
+                asked = pb.Place(path=str(made.absolute()))
+                found = self._document(self._stub.Export, asked, LONG)
+                with made.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+        finally:
+            made.unlink(missing_ok=True)
+        return found | {"path": str(target)}
 
     def erase(self) -> Document:
         """Destroy the key and the store; the vault stops. What was sent before cannot be called back.

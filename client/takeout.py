@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -22,8 +21,11 @@ from commonground.client.device_ledger import DeviceLedger
 from commonground.client.feedback import Verdict
 from commonground.client.keys import destroy_key
 from commonground.client.store import FILES, Store
-from commonground.errors import InputError, PrivacyError, StorageError
+from commonground.errors import PrivacyError, StorageError
+from commonground.files import new_private_file
 
+# In `run`: exports on their way to where the person wants them, and those that wait on the page.
+CARRIED, WAITING = ("carried-*.zip", ".carried-*"), ("export-*.zip", ".export-*")
 ERASED = (
     "The key is destroyed and the files are removed: nothing opens the store any more. A solid-state disk "
     "may keep old blocks for a while and a backup keeps what it has; both are encrypted under the destroyed "
@@ -73,32 +75,36 @@ def export(store: Store, path: Path, *, statement: str = "") -> dict[str, int]:
         InputError: the file exists.
         StorageError: it cannot be written (nothing is left behind), or a part of the store is damaged.
     """
-    if path.exists():
-        raise InputError(f"{path} exists", hint="choose another name: nothing is overwritten")
-    new, ledger = path.with_name(f".{path.name}.new"), DeviceLedger(store)
-    try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            with (
-                store.database.transaction(),  # one moment of the store, whatever else goes on
-                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-            ):
-                counts = _write(store, ledger, archive, statement)
-            file.flush()
-            os.fsync(file.fileno())
-            counts["bytes"] = file.tell()
-        os.replace(new, path)
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint="choose a folder that exists, is yours and has room",
-        ) from error
-    finally:
-        new.unlink(missing_ok=True)
+    ledger = DeviceLedger(store)
+    with new_private_file(path) as file:
+        with (
+            store.database.transaction(),  # one moment of the store, whatever else goes on
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            counts = _write(store, ledger, archive, statement)
+        counts["bytes"] = file.tell()
     return counts
 
 
+def forget_exports(run: Path, *, waiting: bool = True) -> None:
+    """Delete what an export left in a profile's `run`: it is in clear.
+
+    Args:
+        run: the folder; it may be missing.
+        waiting: those too that wait on the page to be saved.
+
+    Raises:
+        OSError: one of them cannot be removed.
+    """
+    for pattern in CARRIED + (WAITING if waiting else ()):
+        for path in run.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
 def erase(folder: Path) -> str:
-    """Destroy the key, then remove the store; the store must be closed. Doing it again is no error.
+    """Destroy the key, then remove the store, which must be closed, and exports that nobody took.
+
+    Doing it again is no error.
 
     Args:
         folder: the profile.
@@ -119,6 +125,13 @@ def erase(folder: Path) -> str:
                 f"{folder / name} cannot be removed: {error.strerror or error}",
                 hint="its key is destroyed, so nobody can read it; remove it by hand",
             ) from error
+    try:
+        forget_exports(folder / "run")
+    except OSError as error:
+        raise StorageError(
+            f"an export in {folder / 'run'} cannot be removed: {error.strerror or error}",
+            hint="it is not encrypted: remove it by hand",
+        ) from error
     return f"{ERASED} {left}".strip()
 
 

@@ -38,6 +38,7 @@ from commonground.client.services import NodeService, OwnerService, excuse
 from commonground.client.sockets import NODE, OWNER, TOKEN, make_socket_folder
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
+from commonground.client.takeout import forget_exports
 from commonground.client.vault_pb2_grpc import add_NodeServicer_to_server, add_OwnerServicer_to_server
 from commonground.client.wire import LEAST, SLACK
 from commonground.console import Output, stay_quiet
@@ -78,6 +79,8 @@ class VaultServer:
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._learner = threading.Thread(target=self._catch_up, name="catch up", daemon=True)
         token = secrets.token_urlsafe(32)
+        with storage_errors(profile.run):
+            forget_exports(profile.run, waiting=False)  # of a command that was killed
         folder = make_socket_folder(profile.folder)
         write_atomically(profile.run / TOKEN, token.encode(), private=True)
         most = message_limit(Manifest.from_dict(profile.terms().manifest))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from commonground.errors import StorageError
+from commonground.errors import InputError, StorageError
 
 
 def write_atomically(
@@ -38,6 +41,44 @@ def write_atomically(
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}", hint="free some space or choose another folder"
         ) from error
+
+
+@contextmanager
+def new_private_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that nobody but its owner can read and that takes no other's place.
+
+    Its folder may be everybody's, like /tmp: the draft beside it has a name that nobody could have taken or
+    linked elsewhere before.
+
+    Args:
+        path: the new file; its folder must exist.
+
+    Yields:
+        What is written into; the file is there once the block has ended well, and nothing is otherwise.
+
+    Raises:
+        InputError: the file exists.
+        StorageError: the disk refused.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists", hint="choose another name: nothing is overwritten")
+    draft: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
+        draft = Path(name)
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="choose a folder that exists, is yours and has room",
+        ) from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from toy_vault import Vault, running
 from toy_world import HashEncoder
 
 from commonground import language_model
-from commonground.client import belongings, sockets, told
+from commonground.client import belongings, sockets, takeout, told
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Learner
 from commonground.client.lives import NEW_BASE, NEW_SHARED, TAKEN_BACK
@@ -348,6 +348,32 @@ def test_the_tag_is_proposed_from_public_texts(box: Vault, monkeypatch: pytest.M
     assert box.owner.propose_tag(pair.prompt, pair.safe, pair.unsafe) == "safety"
     assert asked == [True, False]  # her own texts are not written to the cache
     assert box.owner.propose_tag("a", "b", "c") in ("safety", "taste")
+
+
+def test_the_vault_writes_an_export_into_the_profile_alone(
+    box: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service it can write nowhere else, and what it writes to its /tmp nobody finds."""
+    written = []
+
+    def watched(store: Any, path: Path, **more: Any) -> dict[str, int]:
+        written.append(path.parent)
+        return takeout.export(store, path, **more)
+
+    monkeypatch.setattr(belongings, "export", watched)
+    box.owner.export(tmp_path / "mine.zip")
+    assert zipfile.is_zipfile(tmp_path / "mine.zip")
+    assert written == [box.profile.run]
+    assert list(box.profile.run.glob("*carried*")) == []
+    with pytest.raises(InputError, match="exists"):
+        box.owner.export(tmp_path / "mine.zip")
+    assert len(written) == 1
+
+
+def test_an_export_that_nobody_took_goes_with_the_store(box: Vault) -> None:
+    (box.profile.run / "export-abc.zip").write_text("everything, in clear")
+    box.owner.erase()
+    assert list(box.profile.run.glob("*.zip")) == []
 
 
 def test_everything_can_be_taken_away_and_then_erased(box: Vault, tmp_path: Path) -> None:

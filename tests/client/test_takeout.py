@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,18 @@ def test_nothing_is_overwritten_or_left_half_written(
         assert sorted(tmp_path.iterdir()) == before
     store.feedback.add("p", "a", "b", "taste")  # and the store goes on
     export(store, tmp_path / "other.zip")
+
+
+def test_nobody_who_waits_in_the_folder_gets_to_read_it(store: Store, tmp_path: Path) -> None:
+    """In a folder that is everybody's, another user may have made the draft, or a link in its place."""
+    (tmp_path / "letter").write_text("a letter")
+    (tmp_path / ".linked.zip.new").symlink_to(tmp_path / "letter")
+    export(store, tmp_path / "linked.zip")
+    assert (tmp_path / "letter").read_text() == "a letter"
+    with (tmp_path / ".mine.zip.new").open("w+b") as waiting:
+        export(store, tmp_path / "mine.zip")
+        assert waiting.read() == b""
+    assert stat.S_IMODE((tmp_path / "mine.zip").stat().st_mode) == 0o600
 
 
 def test_a_damaged_version_is_told(store: Store, tmp_path: Path) -> None:
