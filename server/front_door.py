@@ -8,13 +8,14 @@
 Flower's Control and Runtime APIs share the SuperLink's port and have no authentication of their own, so
 nothing of what a client writes as a path is ever passed on: each location names the one address behind it.
 Bodies are bounded by what an honest reply needs, and kept in memory. What is refused is a line of
-`run/front_door.jsonl`.
+`run/front_door.jsonl`, which is bounded and holds nothing that a client wrote: no stranger fills the disk.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ from commonground.study.enrolment import MOST, PATH
 from commonground.study.public_parts import PATH as PARTS
 
 REFUSED = "front_door.jsonl"
+PIECE, LARGEST = 1 << 20, 50_000_000  # bytes of it that are read at once, and that it has at most
+FLOOD = "front door: more refusals than can be counted"
 FLEET = (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
     "get-fab", "push-object", "pull-object", "confirm-message-received",
@@ -36,25 +39,28 @@ FLEET = (
 TOO_MANY = 503
 _CONFIG = """\
 daemon off;
-pid {run}/nginx.pid;
-error_log {log}/front_door.log warn;
+pid "{run}/nginx.pid";
+error_log "{log}/front_door.log" warn;
 worker_processes 2;
 events {{ worker_connections 2048; }}
 http {{
   server_tokens off;
   default_type application/octet-stream;
-  log_format refused escape=json '{{"status":$status,"path":"$uri","inside":"$upstream_status"}}';
+  map $uri $door {{ default "-"; {doors} }}
+  log_format refused escape=json '{{"status":$status,"path":"$door","inside":"$upstream_status"}}';
   map $status $refused {{ ~^[123] 0; 499 0; default 1; }}
-  access_log {run}/{refused} refused if=$refused;
+  access_log "{run}/{refused}" refused if=$refused;
 {temporary}
   client_header_timeout 10s; client_body_timeout 30s; send_timeout 60s; keepalive_timeout 65s;
   large_client_header_buffers 4 8k;
   limit_req_zone $binary_remote_addr zone=enrol:2m rate=60r/m;
   limit_req_zone $binary_remote_addr zone=fleet:10m rate=300r/s;
   limit_req_zone $binary_remote_addr zone=parts:2m rate=60r/m;
+  limit_req_zone $binary_remote_addr zone=closed:2m rate=10r/s;
   limit_conn_zone $binary_remote_addr zone=each:10m;
   limit_conn_zone $binary_remote_addr zone=taking:2m;
   limit_req_status {too_many}; limit_conn_status {too_many};
+  limit_req_log_level info; limit_conn_log_level info;
   proxy_http_version 1.1;
   proxy_set_header Connection "";
   proxy_set_header Host localhost;
@@ -63,15 +69,16 @@ http {{
   upstream superlink {{ server 127.0.0.1:{superlink}; keepalive 32; }}
   server {{
     listen {listen} ssl;
-    ssl_certificate {folder}/server.crt;
-    ssl_certificate_key {folder}/server.key;
+    ssl_certificate "{folder}/server.crt";
+    ssl_certificate_key "{folder}/server.key";
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache shared:tls:2m;
     limit_conn each 512;
+    set $args "";
     client_max_body_size {other};
     client_body_buffer_size {other};
     proxy_ssl_verify on;
-    proxy_ssl_trusted_certificate {folder}/ca.crt;
+    proxy_ssl_trusted_certificate "{folder}/ca.crt";
     proxy_ssl_name localhost;
     proxy_ssl_session_reuse on;
 {fleet}
@@ -88,7 +95,10 @@ http {{
       if ($request_method != GET) {{ return 404; }}
       proxy_pass http://127.0.0.1:{enrol}{parts_path};
     }}
-    location / {{ return 404; }}
+    location / {{
+      limit_req zone=closed burst=20 nodelay;
+      root /nonexistent; try_files /nothing =404;  # return would come before the limit
+    }}
   }}
 }}
 """
@@ -140,6 +150,11 @@ def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind:
         bounds: of an honest reply.
         bind: see `listens_at`.
     """
+    if any(c in '"$\\' or not c.isprintable() for c in str(study.folder)):
+        raise InputError(
+            f"the path {str(study.folder)!r} holds a character that nginx cannot take: a quote, $ or \\",
+            hint="move the study's folder, or rename it",
+        )
     most = {"push-object": bounds.object_bytes + OTHER, "push-messages": bounds.tree_bytes + OTHER}
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     text = _CONFIG.format(
@@ -147,8 +162,9 @@ def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind:
         log=study.log,
         folder=study.folder,
         refused=REFUSED,
-        temporary="\n".join(f"  {kind}_temp_path {study.run}/nginx-{kind};" for kind in kinds),
+        temporary="\n".join(f'  {kind}_temp_path "{study.run}/nginx-{kind}";' for kind in kinds),
         too_many=TOO_MANY,
+        doors=" ".join(f"{path} {path};" for path in (PATH, PARTS, *(f"/v1/fleet/{name}" for name in FLEET))),
         superlink=superlink,
         enrol=enrol,
         enrol_path=PATH,
@@ -172,6 +188,9 @@ def front_door_command(study: Study) -> list[str]:
 class Refusals:
     """Reads what the front door refused, from where it was read last.
 
+    A flood of refusals is read piece by piece, so that whoever asks has time for other things, and once too
+    much of it has come it is dropped, and that is counted.
+
     Args:
         study: its folder.
     """
@@ -184,15 +203,21 @@ class Refusals:
         """The reason of each refusal since the last call."""
         if not self._path.is_file():
             return
+        size = self._path.stat().st_size
         with self._path.open("rb") as file:
             file.seek(self._at)
-            for line in file:
+            for line in file.read(PIECE).splitlines(keepends=True):
                 if not line.endswith(b"\n"):
                     break
                 self._at += len(line)
                 reason = reason_of(line)
                 if reason is not None:
                     yield reason
+        if size > LARGEST:
+            if self._at < size:
+                yield FLOOD
+            os.truncate(self._path, 0)  # nginx goes on writing at the end of the file
+            self._at = 0
 
 
 def reason_of(line: bytes) -> str | None:

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -141,8 +142,8 @@ class Supervisor:
                 if part.pid != before:
                     self._children()
             self._say_ready()
-        for reason in self._refusals.new():
-            self._study.refuse(reason)
+        for reason, count in Counter(self._refusals.new()).items():  # one write a reason, whatever comes
+            self._study.refuse(reason, count)
         if inside and time.monotonic() - self._looked >= NODES:
             self._looked = time.monotonic()
             try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import toy_device
@@ -14,7 +17,9 @@ from toy_study import make_study
 
 from commonground.errors import InputError
 from commonground.manifest import Manifest, TensorSpec
+from commonground.server import front_door
 from commonground.server.front_door import (
+    FLOOD,
     REFUSED,
     Refusals,
     front_door_command,
@@ -23,6 +28,7 @@ from commonground.server.front_door import (
     write_config,
 )
 from commonground.server.limits import OTHER, limits
+from commonground.server.superlink import free_port, listens
 from commonground.strategies.records import train_content
 
 
@@ -70,6 +76,24 @@ def test_refusals_are_read_once_and_whole(tmp_path: Path) -> None:
     assert list(refusals.new()) == []
 
 
+def test_a_flood_of_refusals_is_read_by_pieces_and_takes_no_more_than_its_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path / "study")
+    refusals, path, one = Refusals(study), study.run / REFUSED, line(404, "-")
+    monkeypatch.setattr(front_door, "PIECE", 10 * len(one) + 5)
+    monkeypatch.setattr(front_door, "LARGEST", 100 * len(one))
+    path.write_bytes(25 * one)
+    assert [len(list(refusals.new())) for _ in range(4)] == [10, 10, 5, 0]
+    with path.open("ab") as file:
+        file.write(80 * one)
+    found = list(refusals.new())
+    assert (len(found), found[-1], path.stat().st_size) == (11, FLOOD, 0)
+    with path.open("ab") as file:
+        file.write(one)
+    assert list(refusals.new()) == ["front door: closed path"]
+
+
 @pytest.mark.parametrize("shape", [(3,), (200, 300), (1500, 1024)])
 def test_an_honest_reply_fits_and_one_ten_times_as_large_does_not(shape: tuple[int, ...]) -> None:
     manifest = Manifest((TensorSpec("a", shape), TensorSpec("b", ())), 1.0, False, {})
@@ -105,6 +129,40 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     assert "/v1/control" not in text
     assert "/v1/runtime" not in text
     assert "listen [::1]:18499 ssl;" in text
+
+
+def test_a_folder_with_spaces_is_served_and_nothing_that_a_stranger_wrote_is_kept(tmp_path: Path) -> None:
+    port = free_port()
+    study = make_study(tmp_path / "my studies; first" / "study", address=f"127.0.0.1:{port}")
+    write_config(study, 1, 2, limits(toy_device.manifest()))
+    door = subprocess.Popen(front_door_command(study), stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 30
+        while not listens(port):
+            assert door.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        trust = ssl.create_default_context(cafile=str(study.folder / "ca.crt"))
+        with httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}", trust_env=False) as client:
+            answers = [client.get(f"/v1/control/a-strangers-word-{k}?b=c").status_code for k in range(60)]
+            assert client.post("/v1/fleet/get-run?another=word", content=b"x").status_code == 502
+    finally:
+        door.terminate()
+        door.communicate(timeout=20)
+    assert set(answers) == {404, 503}  # so many of them only
+    kept = (study.run / REFUSED).read_bytes()
+    assert kept.count(b"\n") == 61
+    assert kept.startswith(line(404, "-").replace(b": ", b":").replace(b", ", b","))
+    assert b"word" not in kept
+    written = [path for path in study.log.iterdir() if b"strangers" in path.read_bytes()]
+    assert written == []
+    assert reason_of(kept.splitlines()[0]) == "front door: closed path"
+
+
+def test_a_folder_that_nginx_cannot_take_is_said(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "a$b" / "study")
+    with pytest.raises(InputError, match=r"a\$b/study' holds a character that nginx cannot take"):
+        write_config(study, 1, 2, limits(toy_device.manifest()))
 
 
 def test_without_nginx_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
