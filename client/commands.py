@@ -123,6 +123,7 @@ def up(
             supervisor = Supervisor(found, parts, link, port, output.say)
             supervisor.run(stop)
         if supervisor.left:
+            _remove(found)  # on the page; `leave` does it by itself
             output.say("this device has left the study")
         return {"profile": str(found.folder), "left": supervisor.left}
 
@@ -334,9 +335,10 @@ def _remove(profile: Profile) -> None:
     """What is left of a profile whose store is erased; its log stays for the person to read."""
     from commonground.client.profile import FILE
     from commonground.mishaps import storage_errors
+    from commonground.study.public_parts import FILE as PARTS
 
     with storage_errors(profile.folder):
-        for name in ("node.key", "ca.crt", "invitation", FILE):
+        for name in ("node.key", "ca.crt", "invitation", PARTS, FILE):
             (profile.folder / name).unlink(missing_ok=True)
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from commonground.client.profile import Profile
+from commonground.client.profile import FILE, Profile
 from commonground.errors import InputError
 from commonground.files import write_atomically
 
@@ -15,6 +15,8 @@ UNIT = """\
 [Unit]
 Description=commonground device of study {study}
 StartLimitIntervalSec=0
+# Once its person has left the study, it is not started again.
+ConditionPathExists={joined}
 
 [Service]
 Type=exec
@@ -60,6 +62,7 @@ def unit_text(profile: Profile, passphrase_file: Path | None = None) -> str:
     given = "" if passphrase_file is None else f"COMMONGROUND_PASSPHRASE_FILE={passphrase_file}"
     return UNIT.format(
         study=profile.study,
+        joined=str(profile.folder / FILE).replace("%", "%%"),  # to the end of the line: nothing is quoted
         command=" ".join(_quoted(word, command=True) for word in command),
         environment=f" {_quoted(given)}" if given else "",
         writable=_quoted(str(profile.folder)),

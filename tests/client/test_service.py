@@ -56,6 +56,7 @@ def test_what_is_in_the_unit(profile: Profile) -> None:
     text = unit_text(profile, Path("/etc/words"))
     for line in (
         "Restart=always",
+        f"ConditionPathExists={str(profile.folder).replace('%', '%%')}/profile.json",
         "RestartSec=15",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",

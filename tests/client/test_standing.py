@@ -14,12 +14,14 @@ from click.testing import Result
 from toy_profile import make_profile
 from typer.testing import CliRunner
 
+from commonground.client import commands, supervisor
 from commonground.client.profile import Profile, find_profile, profiles_home
 from commonground.client.standing import in_words, standing, supervisor_of
 from commonground.client.supervisor import STATE, only_device
 from commonground.client.tally import Tally
 from commonground.errors import InputError, TrustError
 from commonground.simulations.cli import app
+from commonground.study.public_parts import FILE as PARTS
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 LATER = (NOW + timedelta(seconds=20)).isoformat()
@@ -163,6 +165,32 @@ def test_up_says_what_is_wrong_before_anything_starts(profile: Profile, tmp_path
     assert result.exit_code == 2
     assert "store.json is missing" in result.stderr
     assert "restore store.json and store.db" in result.stderr
+
+
+def test_who_leaves_on_the_page_leaves_nothing_to_start_again(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the node key in its place, a service would take a device up again whose person has left."""
+
+    class Left:
+        """A supervisor whose vault has erased itself."""
+
+        left = True
+
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def run(self, stop: object) -> None:
+            pass
+
+    monkeypatch.setattr(supervisor, "Supervisor", Left)
+    monkeypatch.setattr(supervisor, "first_contact", lambda *given: None)
+    monkeypatch.setattr(commands, "passphrase_of", lambda profile: None)
+    for name in ("node.key", "ca.crt", PARTS):
+        (profile.folder / name).write_text("x")
+    result = call("up", "--profile", str(profile.folder), "--no-page")
+    assert result.exit_code == 0, result.stderr
+    assert {file.name for file in profile.folder.iterdir()} <= {"run", "log", "lock"}
 
 
 def test_leaving_needs_a_yes(profile: Profile) -> None:
