@@ -230,7 +230,8 @@ class OwnerClient:
             trust: "central" | "local". epsilon: float | "inf" of all k messages, derived by this device.
             clip, noise_multiplier: float. most: int. separation: int. size: int, numbers in a message.
             leaves: list of {"name": str, "shape": list[int], "dtype": str}.
-            words: list[str], what it means in sentences, the risks included.
+            words: list[str], what it means in sentences, the risks included; the first says who adds the
+                noise. claim: list[str], the claim in full, with every number.
             fits: None, or str: why this device cannot take part in it (software, base model, manifest).
         """
         return self._document(self._stub.Consent, pb.Nothing(), LONG)

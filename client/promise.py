@@ -1,4 +1,7 @@
-"""What a person is told before anything is accepted, derived by this device from the signed offer."""
+"""What a person is told before anything is accepted, derived by this device from the signed offer.
+
+The one wording of it: `device join` shows it, and so does the page.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,34 @@ import numpy as np
 from commonground.client.device_ledger import ACCOUNTANT
 from commonground.client.learner import Understood
 from commonground.privacy.accounting import epsilon_composed
+from commonground.privacy.statement import statement
 from commonground.study.signing import fingerprint
 
-CENTRAL = (
-    "The noise is added by the operator's server, after your message has arrived. So the operator sees your "
-    "single messages without noise, and could reconstruct parts of your safety feedback from one of them, "
-    "the words included, until the study sums messages in secret. Your device cannot see whether the server "
-    "adds the noise. Take part only if you trust the operator with your safety feedback."
-)
-LOCAL = (
-    "The noise is added on this device, before a message leaves it. The operator sees noised messages alone."
-)
+NOISE = {
+    "local": (
+        "The noise is added on this device, before a message leaves it. Nobody, the operator included, ever "
+        "sees a message of yours without it, so the promise holds against the operator too."
+    ),
+    "central": (
+        "The noise is added by the operator's server, to the sum of all, after your message has arrived. So "
+        "the operator sees your single messages without noise, and could reconstruct parts of your safety "
+        "feedback from one of them, the words included, until the study sums messages in secret. Your device "
+        "cannot see whether the server adds the noise. Take part only if you trust the operator with your "
+        "safety feedback."
+    ),
+    "none": (
+        "Nobody adds noise. The operator sees your single messages as they are, and could reconstruct parts "
+        "of your safety feedback from one of them, the words included; whoever looks at the shared adapter "
+        "may learn some of it too. Take part only if all of them may know your safety feedback."
+    ),
+}
 STAYS = (
     "Your comparisons, your taste adapter, what you chat and every score of yours stay on this device, "
     "encrypted. No message can carry them: a message has the tensors listed here and nothing else."
+)
+UNTOUCHED = "What you said about taste has no influence on any message."
+TOUCHED = (
+    "What you said about taste does have an influence on what is in the messages, within the same limits."
 )
 KNOWN = (
     "What the operator knows without any message: that you are enrolled and under which name, the address of "
@@ -31,32 +48,57 @@ KNOWN = (
 )
 PAST = (
     "You can pause, take your data away, or leave at any time. What was sent before cannot be called back: "
-    "its influence on the shared adapter stays."
+    "its influence on the shared adapter stays, and so does the privacy that it cost."
 )
 STRONG, WEAK = 3.0, 10.0  # epsilons; common reading, see docs/privacy.md
 
 
 def promise(meant: Understood, signer: str) -> list[str]:
-    """The consent text, one paragraph an item.
+    """The consent text of `device join`, one paragraph an item: which study, then what it means.
 
     Args:
         meant: the offer as this device understands it.
         signer: the operator's public key, hexadecimal.
     """
-    offer, terms = meant.offer, meant.terms
+    offer = meant.offer
     return [
         f"Study {offer.study}, offer {offer.version}, signed by {fingerprint(signer)}. "
         f"{offer.purpose.strip()}",
         f"It is open from {_day(offer.opens)} to {_day(offer.closes)}. Ask: {offer.contact.strip()}",
         f"What is shared: {offer.shares.strip()}.",
+        *consequences(meant),
+    ]
+
+
+def consequences(meant: Understood) -> list[str]:
+    """What taking part means, one paragraph an item; the first says who adds the noise."""
+    terms, config = meant.terms, meant.config
+    apart = config.schedule == "decoupled" and "taste" not in config.shared.tags
+    return [
+        NOISE[terms.claim.trust if terms.claim.noise_multiplier > 0 else "none"],
         f"What leaves this device: at most {terms.most} message(s), any two at least {terms.separation} "
         f"round(s) apart, each of {_size(meant)}, and all of it clipped to length {meant.manifest.clip:.4g}.",
-        CENTRAL if meant.config.privacy.trust == "central" else LOCAL,
         epsilon_words(meant),
-        STAYS,
+        f"{STAYS} {UNTOUCHED if apart else TOUCHED}",
         KNOWN,
         PAST,
     ]
+
+
+def claim_in_full(meant: Understood) -> list[str]:
+    """The same claim as every run of commonground states it, with every number; one paragraph an item."""
+    claim, most = meant.terms.claim, meant.terms.most
+    noised = claim.trust == "local" and claim.noise_multiplier > 0
+    who = "with this device's noise" if noised else "clipped, without noise"
+    released = [f"at most {most} messages of this device, {who}", "the shared adapter after each round"]
+    return statement(
+        claim,
+        meant.terms.private_claim,
+        people=claim.people,
+        released=released,
+        unit_words=[],
+        side_view=False,
+    ).splitlines()
 
 
 def full_epsilon(meant: Understood) -> float:

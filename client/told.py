@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from commonground.client.learner import Understood
+from commonground.client.promise import claim_in_full, consequences
 from commonground.client.rounds import Rounds
 from commonground.comparisons import Comparison
 from commonground.data.starter import STYLES, TastePrompt, taste_prompts
 from commonground.errors import InputError
-from commonground.privacy.statement import statement
 from commonground.training.model import Tensors, person_rows
 from commonground.training.update import PrivateState, release_ready
 
@@ -24,26 +24,11 @@ Adapters = tuple[Tensors | None, Tensors | None]
 PROMPTS = {"reward": 24, "policy": 2}  # public prompts on which styles are measured; a policy reads slowly
 EXAMPLES = 3
 TEMPERATURE = 0.7  # of answers that are written to be compared
-INVERSION = (
-    "Until secure summation exists, the operator sees your single clipped messages, and could reconstruct "
-    "parts of what you said about harm from them. What you said about taste is in none of them."
-)
-LOCAL = (
-    "Your device adds the noise itself, before anything leaves it: the number holds against the operator too."
-)
-LEAVES = ["the sealed messages about harm that are described here, each covered by the claim above"]
-FOR_GOOD = (
-    "What was sent cannot be called back: if you leave, your past influence on the shared adapter stays, and "
-    "so does the privacy it cost."
-)
 
 
 def meaning(meant: Understood) -> Document:
     """What an offer means, for its page of consent; keys as in `OwnerClient.consent`."""
     claim, manifest = meant.terms.claim, meant.manifest
-    words = statement(
-        claim, meant.terms.private_claim, people=claim.people, released=LEAVES, unit_words=[], side_view=False
-    ).splitlines()
     return {
         "trust": claim.trust,
         "epsilon": claim.epsilon if math.isfinite(claim.epsilon) else "inf",
@@ -55,7 +40,8 @@ def meaning(meant: Understood) -> Document:
         "separation": meant.terms.separation,
         "size": manifest.size,
         "leaves": [{"name": t.name, "shape": list(t.shape), "dtype": t.dtype} for t in manifest.sent],
-        "words": [*words, LOCAL if claim.trust == "local" else INVERSION, FOR_GOOD],
+        "words": consequences(meant),
+        "claim": claim_in_full(meant),
     }
 
 

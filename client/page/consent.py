@@ -13,19 +13,8 @@ from commonground.web import inputs, parts
 from commonground.web.figures import at_least, number, shape, when
 
 NO_NUMBER = "with so few people a number would promise nothing"
-NOISE = {
-    "local": (
-        "Your device adds the noise",
-        "The noise is added here, before a message leaves. Nobody, the operator included, ever sees your "
-        "update without it.",
-    ),
-    "central": (
-        "The operator adds the noise",
-        "Your update leaves this device clipped, but without noise; the operator adds noise to the sum of "
-        "all. Until updates are summed in secret, the operator could reconstruct parts of your comparisons "
-        "about harm from a single update. If you do not trust the operator with that, do not take part.",
-    ),
-}
+NOISE = {"local": "Your device adds the noise", "central": "The operator adds the noise"}
+NONE = "Nobody adds noise"
 
 
 async def consent(stage: Stage) -> None:
@@ -51,12 +40,13 @@ async def consent(stage: Stage) -> None:
         with parts.card("What for"):
             parts.el("p", offer["purpose"] or "The operator wrote nothing here.")
         if not found["fits"]:  # otherwise this device could not derive what the offer means
-            title, text = NOISE[found["trust"]]
-            with parts.card(title):
-                parts.el("p", text)
+            with parts.card(NOISE[found["trust"]] if found["noise_multiplier"] else NONE):
+                parts.el("p", found["words"][0])
     if not found["fits"]:
         with parts.card("What it means"):
-            parts.statement(found["words"])
+            parts.statement(found["words"][1:])
+        with parts.card("The claim in full"):
+            parts.statement(found["claim"])
     _terms(found)
     if not found["fits"]:
         _leaves(found)

@@ -56,7 +56,13 @@ def test_consent_is_shown_with_its_version_and_accepted_with_a_cap(window: Watch
     page = window.open("consent")
     page.get_by_text("You have accepted nothing yet").wait_for()
     assert page.get_by_role("heading", name="The operator adds the noise").is_visible()
-    assert "could reconstruct parts of your comparisons" in page.inner_text("main")
+    text = page.inner_text("main")
+    for words in (
+        "could reconstruct parts of your safety feedback",
+        "At most five messages leave",
+        "Shared adapter (40 people)",
+    ):
+        assert text.count(words) == 1
     accept = page.get_by_role("button", name="Accept version 2")
     accept.click()
     page.get_by_text("The box is not ticked").wait_for()

@@ -240,7 +240,13 @@ class ToyOwner:
             "separation": 4,
             "size": 384,
             "leaves": [{"name": "shared.safety.weight", "shape": [384], "dtype": "float32"}],
-            "words": ["At most five messages leave.", "The operator can see each of them in clear."],
+            "words": [
+                "The operator sees your single messages without noise, and could reconstruct parts of your "
+                "safety feedback from one of them.",
+                "At most five messages leave.",
+                "What was sent before cannot be called back.",
+            ],
+            "claim": ["Shared adapter (40 people): epsilon = 4 at delta = 1e-05."],
             "fits": None,
         }
 
