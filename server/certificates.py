@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
+AUTHORITY_DAYS, SERVER_DAYS = 3650, 825  # at least: neither ends before its study, since nothing renews them
+EARLIEST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 EARLIER = timedelta(hours=1)  # devices whose clock is a little late
 
 
@@ -25,18 +26,19 @@ class Certificates:
     server_key: bytes
 
 
-def make_certificates(study: str, host: str) -> Certificates:
+def make_certificates(study: str, host: str, closes: datetime = EARLIEST) -> Certificates:
     """New ones, EC P-256.
 
     Args:
         study: the study's name.
         host: name or IP address that devices reach the front door at; localhost and 127.0.0.1 are added for
             the parts behind it.
+        closes: when the study ends.
     """
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"commonground study {study}")])
     ca = (
-        _builder(ca_name, ca_name, ca_key.public_key(), AUTHORITY_DAYS)
+        _builder(ca_name, ca_name, ca_key.public_key(), AUTHORITY_DAYS, closes)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
@@ -54,7 +56,7 @@ def make_certificates(study: str, host: str) -> Certificates:
         names.append(own)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"commonground front door {study}")])
     server = (
-        _builder(subject, ca_name, key.public_key(), SERVER_DAYS)
+        _builder(subject, ca_name, key.public_key(), SERVER_DAYS, closes)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -70,7 +72,7 @@ def make_certificates(study: str, host: str) -> Certificates:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int, closes: datetime
 ) -> x509.CertificateBuilder:
     start = datetime.now(UTC) - EARLIER
     return (
@@ -80,7 +82,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=days))
+        .not_valid_after(min(LAST, max(start + timedelta(days=days), closes)))
     )
 
 

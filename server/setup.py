@@ -111,6 +111,7 @@ def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -
             hint="whoever knows the seed can take the noise away: it is for tests on one machine",
         )
     config = study_config(wanted)
+    _check_rounds(wanted, config)
     folder = folder.absolute()
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -127,15 +128,42 @@ def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -
             raise
 
 
+def _check_rounds(wanted: Wanted, config: Config) -> None:
+    """Raise `InputError` where rounds could not begin, or would all be void."""
+    cohort = min(int(config.cohort or 2), config.people)
+    if not 0 < wanted.deadline < math.inf:
+        raise InputError(f"--deadline is {wanted.deadline:g}; accepted: seconds above 0")
+    if wanted.minimum is not None and not 1 <= wanted.minimum <= cohort:
+        raise InputError(
+            f"--minimum is {wanted.minimum}; accepted: 1 to {cohort}, as many as a round asks",
+            hint="a round with fewer updates is void, and charged",
+        )
+    if not 0 <= wanted.min_online <= config.people:
+        raise InputError(f"--min-online is {wanted.min_online}; accepted: 0 to {config.people}, all people")
+
+
 def split_address(address: str) -> tuple[str, int]:
     """(host, port) of `host:port`; raises `InputError`."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or any(c.isspace() or c in "/;{}\"'$\\" for c in host) or not port.isascii():
         raise InputError(f"address is {address!r}; accepted: HOST:PORT")
+    if not host.isascii():  # no certificate can hold it
+        raise InputError(
+            f"address is {address!r}; accepted: HOST in ASCII letters",
+            hint=f"write a name in another script as the network does, such as {_network_name(host)}",
+        )
     if not port.isdigit() or not 1 <= int(port) <= 65535:
         raise InputError(f"address is {address!r}; accepted: HOST:PORT with a port from 1 to 65535")
     return host, int(port)
+
+
+def _network_name(host: str) -> str:
+    """A name as it is looked up."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return "xn--..."
 
 
 def study_config(wanted: Wanted) -> Config:
@@ -191,7 +219,7 @@ def _fill(
     known = wanted.insecure_seed
     seed = secrets.randbits(256) if known is None else known
     write_atomically(draft / "seed.key", f"{seed}\n".encode(), private=True)
-    certificates = make_certificates(wanted.name, host)
+    certificates = make_certificates(wanted.name, host, datetime.fromisoformat(closes))
     for name, pem, private in (
         ("ca.crt", certificates.ca, False),
         ("ca.key", certificates.ca_key, True),

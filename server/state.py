@@ -122,6 +122,8 @@ class Study:
         """
         given = {name: value for name, value in values.items() if value is not None}
         wrong = [name for name, value in given.items() if not 0 <= value < math.inf]
+        if given.get("deadline") == 0:
+            raise InputError("deadline is 0; accepted: seconds above 0")
         if wrong:
             raise InputError(f"{wrong[0].replace('_', '-')} is {given[wrong[0]]}; accepted: a number from 0")
         if given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +21,7 @@ from commonground.recipe import make_plan
 from commonground.server import setup
 from commonground.server.audit import entries
 from commonground.server.bundle import build_bundle
+from commonground.server.certificates import LAST, make_certificates
 from commonground.server.deployed import study_job
 from commonground.server.front_door import listens_at
 from commonground.server.setup import Wanted, init_study
@@ -105,8 +107,7 @@ def test_certificates_are_of_the_study_and_of_its_address(tmp_path: Path) -> Non
             for name in ("ca.crt", "server.crt")
         )
         server.verify_directly_issued_by(ca)
-        days = server.not_valid_after_utc - server.not_valid_before_utc
-        assert days.days == 825
+        assert str(server.not_valid_after_utc) == str(ca.not_valid_after_utc) == "2099-01-01 00:00:00+00:00"
         key = server.public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         assert key.curve.name == "secp256r1"
@@ -116,6 +117,16 @@ def test_certificates_are_of_the_study_and_of_its_address(tmp_path: Path) -> Non
         assert host in names or host in found.get_values_for_type(x509.DNSName)
         assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         ssl.create_default_context(cafile=str(study.folder / "ca.crt"))
+
+
+def test_certificates_are_good_for_two_years_and_until_the_study_ends() -> None:
+    now = datetime.now(UTC)
+    for closes, days in ((now + timedelta(days=9), 825), (now + timedelta(days=4000), 4000), (LAST, None)):
+        found = make_certificates("first", "h", closes)
+        server, ca = (x509.load_pem_x509_certificate(pem) for pem in (found.server, found.ca))
+        assert ca.not_valid_after_utc >= server.not_valid_after_utc >= closes.replace(microsecond=0)
+        if days is not None:
+            assert abs((server.not_valid_after_utc - now).days - days) <= 1
 
 
 def test_the_bundle_has_no_code(tmp_path: Path) -> None:
@@ -134,6 +145,13 @@ def test_the_bundle_has_no_code(tmp_path: Path) -> None:
         ({"trust": "both"}, "--trust is 'both'; accepted: local, central"),
         ({"address": "nowhere"}, "address is 'nowhere'; accepted: HOST:PORT"),
         ({"address": "h:0"}, "a port from 1 to 65535"),
+        ({"address": "bücher.example:1"}, "accepted: HOST in ASCII letters"),
+        ({"deadline": 0.0}, "--deadline is 0; accepted: seconds above 0"),
+        ({"deadline": float("nan")}, "--deadline is nan; accepted: seconds above 0"),
+        ({"minimum": 0}, "--minimum is 0; accepted: 1 to "),
+        ({"minimum": 7}, "--minimum is 7; accepted: 1 to "),
+        ({"min_online": 7}, "--min-online is 7; accepted: 0 to 6, all people"),
+        ({"min_online": -1}, "--min-online is -1; accepted: 0 to 6, all people"),
         ({"address": "a b:1"}, "address is 'a b:1'"),
         ({"address": "x;y:1"}, "address is 'x;y:1'"),
         ({"closes": "soon"}, "--closes is 'soon'; accepted: a time in ISO 8601"),
@@ -220,6 +238,8 @@ def test_settings_are_read_back_and_faults_are_said(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
     study.change(deadline=3.0, min_online=None)
     assert (Study(study.folder).settings.deadline, study.settings.min_online) == (3.0, 1)
+    with pytest.raises(InputError, match="deadline is 0; accepted: seconds above 0"):
+        study.change(deadline=0.0)
     with pytest.raises(InputError, match="deadline is nan"):
         study.change(deadline=float("nan"))
 
