@@ -107,9 +107,11 @@ def up(
 
     def work(output: Output) -> dict[str, Any]:
         from commonground.client.node import Link
+        from commonground.client.own_memory import leave_no_core
         from commonground.client.parts import Port, parts_of
         from commonground.client.supervisor import Supervisor, first_contact, only_device
 
+        leave_no_core()
         found = _find(profile)
         found.check_software()
         vault = () if insecure_seed is None else _insecure(insecure_seed, insecure_person)

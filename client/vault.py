@@ -32,6 +32,7 @@ from commonground.client.belongings import Belongings
 from commonground.client.keys import NAME as KEY
 from commonground.client.keys import make_key, open_key
 from commonground.client.learner import Insecure
+from commonground.client.own_memory import keep_out_debuggers
 from commonground.client.profile import Profile, read_profile
 from commonground.client.rounds import Rounds
 from commonground.client.services import NodeService, OwnerService, excuse
@@ -170,6 +171,7 @@ def opened(profile: Profile, passphrase: str | None = None) -> Iterator[Store]:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a vault until it is told to end; returns the exit code."""
     stay_quiet()
+    keep_out_debuggers()
     parser = argparse.ArgumentParser(prog="python -m commonground.client.vault")
     parser.add_argument("--profile", type=Path, required=True, help="the profile's folder")
     parser.add_argument("--passphrase-stdin", action="store_true", help="read the passphrase, one line")

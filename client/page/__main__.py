@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from commonground.client.own_memory import leave_no_core
 from commonground.client.owner import OwnerClient
 from commonground.client.page.desk import Desk
 from commonground.client.sockets import run_folder
@@ -45,6 +46,7 @@ def page(
         return {"profile": str(profile)}
 
     stay_quiet()
+    leave_no_core()
     run_command(format, work)
 
 

@@ -127,12 +127,14 @@ def test_without_a_server_the_device_waits_and_serves_its_person(device: Device)
 
 
 def test_every_port_is_on_loopback(device: Device) -> None:
-    listening = [
-        connection.laddr.ip
-        for process in psutil.Process(device.process.pid).children(recursive=True)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in psutil.Process(device.process.pid).children(recursive=True):
+        try:
+            connections = process.net_connections("inet")
+        except psutil.AccessDenied:  # the vault lets nobody but the administrator look
+            assert process.pid == device.parts["vault"]["pid"]
+            continue
+        listening += [found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN]
     assert len(listening) == 2  # the node's Runtime API and the page
     assert set(listening) == {"127.0.0.1"}
 
