@@ -5,6 +5,7 @@ It has no authentication of its own (flwr 1.42), so nothing but loopback may eve
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from commonground.errors import CommonGroundError
 
 FINISHED, ONLINE = "finished", "online"
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # seconds; enrolment holds the study's database meanwhile, for which others wait 30
 T = TypeVar("T")
 
 
@@ -48,7 +49,11 @@ class Control:
 
     def __init__(self, address: str, ca: bytes) -> None:
         version = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
-        self._client = ControlHttpClient.from_server_address(address, False, ca, [version])
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust.load_verify_locations(cadata=ca.decode())
+        self._client = ControlHttpClient(
+            f"https://{address}", interceptors=[version], verify=trust, timeout=TIMEOUT
+        )
 
     def register(self, key: EllipticCurvePublicKey) -> int:
         """Let a node in; its id. A key that is registered already keeps its id."""

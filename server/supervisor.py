@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 
 from commonground.console import QUIET, stay_quiet
-from commonground.errors import CommonGroundError, InputError, RunFolderError
+from commonground.errors import CommonGroundError, InputError, RunFolderError, StorageError
 from commonground.files import write_atomically
 from commonground.server.audit import Audit
 from commonground.server.bundle import build_bundle
@@ -110,14 +110,20 @@ class Supervisor:
         try:
             write_config(study, self._port, service.port, self._bounds, self._bind)
             while not self._stop.is_set():
-                self._tick()
+                try:
+                    self._tick()
+                except (StorageError, OSError) as error:  # it may be over in a minute
+                    log.warning("%s", error)
                 self._stop.wait(TICK)
         finally:
             self._control.close()  # the SuperLink waits for open connections
             end_all((self._door, self._executor, self._superlink), PATIENCE)
             service.close()
-            self._note(ended=True)
-            Audit(study.folder, study.key).add("down")
+            try:
+                self._note(ended=True)
+                Audit(study.folder, study.key).add("down")
+            except StorageError as error:
+                log.warning("%s", error)
 
     def _say_ready(self) -> None:
         """Once the front door is open, and it is ours that is."""

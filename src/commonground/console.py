@@ -41,9 +41,16 @@ Format = Annotated[str, typer.Option("--format", help="text, or json: one envelo
 
 
 def stay_quiet() -> None:
-    """Set `QUIET` for this process and its children, but for what the user has set."""
+    """Set `QUIET` for this process and its children, but for what the user has set.
+
+    And ask no proxy for what is on this machine: an operator's or a participant's parts talk over loopback.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host for host in known.split(",") if host.strip()]
+    direct = ",".join([*hosts, *(host for host in ("127.0.0.1", "localhost") if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*" if "*" in hosts else direct
 
 
 class Output:
