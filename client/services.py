@@ -41,8 +41,13 @@ class NodeService(NodeServicer):  # type: ignore[misc]  # generated code is not 
 
     def Describe(self, asked: pb.Nothing, context: Any) -> pb.Contract:
         """The manifest and its digest."""
-        found = self._constant(context, self._rounds.describe)
-        return pb.Contract(manifest=json.dumps(found.to_dict(), allow_nan=False), digest=found.digest)
+
+        def work() -> pb.Contract:
+            found = self._rounds.describe()
+            return pb.Contract(manifest=json.dumps(found.to_dict(), allow_nan=False), digest=found.digest)
+
+        answer: pb.Contract = self._constant(context, work)
+        return answer
 
     def SharedUpdate(self, asked: pb.Question, context: Any) -> pb.Sealed:
         """The sealed message of a round."""

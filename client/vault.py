@@ -172,6 +172,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a vault until it is told to end; returns the exit code."""
     stay_quiet()
     keep_out_debuggers()
+    # `join` found the base model on this machine. An offer may name one of a hub, and that would be asked
+    # at every start.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     parser = argparse.ArgumentParser(prog="python -m commonground.client.vault")
     parser.add_argument("--profile", type=Path, required=True, help="the profile's folder")
     parser.add_argument("--passphrase-stdin", action="store_true", help="read the passphrase, one line")

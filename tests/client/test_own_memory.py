@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -32,5 +33,7 @@ def test_a_vault_does_so_before_anything_else(tmp_path: Path, monkeypatch: pytes
         raise InputError("no profile")
 
     monkeypatch.setattr(vault, "read_profile", read)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert vault.main(["--profile", str(tmp_path)]) == 2
     assert done == ["closed", "read"]
+    assert os.environ["HF_HUB_OFFLINE"] == "1"  # whatever base model an offer names, no hub is asked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -358,6 +360,16 @@ def test_an_error_says_nothing_outside_and_no_text_of_hers_in_the_log(
     # Charged once, and made under that charge when it is asked for again.
     assert raw(box).SharedUpdate(asked).digest == box.owner.receipts()[0]["digest"]
     assert box.owner.ledger()["messages"] == 1
+
+
+def test_a_manifest_that_cannot_be_written_down_is_a_constant_too(
+    box: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = dataclasses.replace(box.device.manifest, clip=math.inf)
+    monkeypatch.setattr(box.server.rounds, "describe", lambda: endless)
+    with pytest.raises(grpc.RpcError) as caught:
+        raw(box).Describe(pb.Nothing())
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "failed")
 
 
 def test_an_oversized_message_never_arrives(box: Vault) -> None:
