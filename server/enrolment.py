@@ -96,8 +96,8 @@ def invite(study: Study, name: str, file: Path, days: float = DAYS) -> str:
             signer=study.signer,
         )
         text = sign(study.key, KIND, found.to_content()).to_text()
+        Audit(study.folder, study.key).add("invited", name=name, expires=expires)
         write_atomically(file, text.encode(), private=True)
-    Audit(study.folder, study.key).add("invited", name=name, expires=expires)
     return expires
 
 
@@ -143,7 +143,8 @@ def enrol(study: Study, asked: Enrolment, register: Register) -> dict[str, Any]:
         session.add(Enrolled(slot=slot, name=row.name, key=asked.public_key, since=now(), node=node))
         row.used = now()
         found = {"slot": slot, "name": row.name, "node_id": node}
-    Audit(study.folder, study.key).add("enrolled", slot=slot, name=found["name"])
+        # Before it counts: a kill in between leaves a line too many, never a device that no line knows of.
+        Audit(study.folder, study.key).add("enrolled", slot=slot, name=row.name)
     return found
 
 

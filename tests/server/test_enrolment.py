@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from toy_study import PEOPLE, make_study
 
-from commonground.errors import InputError, TrustError
-from commonground.server.audit import entries
+from commonground.errors import InputError, StorageError, TrustError
+from commonground.server.audit import Audit, entries, verify
 from commonground.server.control import SuperLinkError
 from commonground.server.enrolment import EnrolmentService, RefusedError, digest, enrol, invite, revoke
 from commonground.server.state import Study, invitation_state
@@ -159,6 +159,28 @@ def test_nothing_is_used_up_while_the_inside_is_away(study: Study) -> None:
         assert session.get(Enrolled, 0) is None
     nodes.away = False
     assert enrol(study, request, nodes)["slot"] == 0
+
+
+def test_nobody_is_in_of_whom_the_log_does_not_know(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes, request = Nodes(), read_request(enrolment_request(invited(study, "ada").token, new_key()))
+
+    def full(self: Audit, line: str) -> None:
+        raise StorageError("cannot write audit.jsonl: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Audit, "_append", full)
+        with pytest.raises(StorageError):
+            enrol(study, request, nodes)
+        with pytest.raises(StorageError):
+            invite(study, "bea", study.folder / "bea.invite")
+    assert not (study.folder / "bea.invite").exists()
+    with study.database.reading() as session:
+        assert session.get(Enrolled, 0) is None
+        assert session.get(Invited, "bea") is None
+    assert enrol(study, request, nodes)["slot"] == 0
+    invited(study, "bea")
+    verify(study.folder, study.signer)
+    assert [entry["event"] for entry in entries(study.folder)][-1] == "invited"
 
 
 def test_requests_that_do_not_hold() -> None:
