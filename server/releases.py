@@ -112,8 +112,13 @@ class Releases:
         return row
 
     def roll_back(self, version: int) -> None:
-        """Let the next round begin with an earlier version; raises `InputError` where there is none."""
+        """Let the next round begin with an earlier version; raises `InputError` without either."""
         self.arrays(self.version(version))
+        if self._row(self._study.config.rounds + 1) is not None:
+            raise InputError(
+                "all rounds are done and the last release is out: no round begins any more",
+                hint="make a new study to go on",
+            )
         self._study.set_fact(WANTED, str(version))
         self._audit.add("rollback", version=version)
 

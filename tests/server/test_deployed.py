@@ -176,6 +176,9 @@ def test_an_earlier_release_is_taken_up_again_under_a_new_number(tmp_path: Path)
     with study.database.reading() as session:
         assert [row.of for row in session.scalars(select(Released))] == [None, None, None, 2, None]
     assert study.fact("rollback") is None
+    with pytest.raises(InputError, match="all rounds are done"):  # and not a promise that nothing keeps
+        Releases(study).roll_back(2)
+    assert study.fact("rollback") is None
 
 
 def test_what_a_round_went_out_with_is_not_signed_anew(tmp_path: Path) -> None:
