@@ -19,6 +19,8 @@ BASE64 = re.compile(rb"[A-Za-z0-9+/_-](?:[A-Za-z0-9+/_-]|\r?\n){14,}")
 HEXADECIMAL = re.compile(rb"(?:[0-9a-fA-F]{2}[ :]?){8,}")
 ESCAPES = re.compile(rb"\\u([0-9a-fA-F]{4})")
 PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08|PK\x03\x04|BZh[1-9]|\xfd7zXZ\x00")
+APART = b"\0\0"  # between the runs of one view: many small views would take long
+_PLAIN = bytes.maketrans(b"-_", b"+/")
 HEAD = re.compile(rb"(?:[A-Z]{3,8} [^\r\n]{1,4096} HTTP/1\.[01]|HTTP/1\.[01] \d{3}[^\r\n]*)\r\n")
 
 
@@ -71,17 +73,14 @@ def views(raw: bytes, name: str) -> Iterator[View]:
 
 def unfolded(raw: bytes) -> Iterator[tuple[str, bytes]]:
     """(how, content) of everything in `raw` that can be read as an encoding of something."""
-    for match in BASE64.finditer(raw):
-        run = re.sub(rb"\s", b"", match[0]).translate(bytes.maketrans(b"-_", b"+/"))
-        for shift in range(4):  # text before it may look like a part of it
-            cut = run[shift:]
-            cut = cut[: len(cut) - 1] if len(cut) % 4 == 1 else cut
-            yield "base64", base64.b64decode(cut + b"=" * (-len(cut) % 4))
-    for match in HEXADECIMAL.finditer(raw):
-        digits = re.sub(rb"[ :]", b"", match[0])
-        for shift in range(2):
-            cut = digits[shift:]
-            yield "hexadecimal", binascii.unhexlify(cut[: len(cut) // 2 * 2])
+    runs = [re.sub(rb"\s", b"", match[0]).translate(_PLAIN) for match in BASE64.finditer(raw)]
+    for shift in range(4) if runs else ():  # text before a run may look like a part of it
+        cuts = [run[shift : len(run) - 1 if (len(run) - shift) % 4 == 1 else None] for run in runs]
+        yield "base64", APART.join(base64.b64decode(cut + b"=" * (-len(cut) % 4)) for cut in cuts)
+    digits = [re.sub(rb"[ :]", b"", match[0]) for match in HEXADECIMAL.finditer(raw)]
+    for shift in range(2) if digits else ():
+        cuts = [run[shift : shift + (len(run) - shift) // 2 * 2] for run in digits]
+        yield "hexadecimal", APART.join(binascii.unhexlify(cut) for cut in cuts)
     if raw.count(b"%") > 3:
         yield "percent escapes", urllib.parse.unquote_to_bytes(raw)
     if b"\\u" in raw:

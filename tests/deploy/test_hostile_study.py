@@ -31,6 +31,8 @@ from commonground.client.guard import CONSTANTS
 from commonground.client.keys import make_key
 from commonground.client.profile import Profile
 from commonground.client.sockets import NODE, socket_folder
+from commonground.client.store import NAME as STORE
+from commonground.client.store import Store
 from commonground.client.vault_pb2_grpc import NodeStub
 from commonground.client.wire import to_tensors
 
@@ -50,7 +52,7 @@ class Hostile:
         self.profile: Profile = toy_profile.make_profile(
             self.device.profile, self.offer, self.link.ca.decode(), self.link.address
         )
-        make_key(self.profile.folder, PASSPHRASE, keyring=False)
+        Store(self.profile.folder / STORE, make_key(self.profile.folder, PASSPHRASE, keyring=False)).close()
         self.node = 0
 
     def start(self) -> None:
