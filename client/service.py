@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from commonground.client.profile import FILE, Profile
+from commonground.client.sockets import fits
 from commonground.errors import InputError
 from commonground.files import write_atomically
 
@@ -31,7 +32,7 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths={writable}
-PrivateTmp=yes
+PrivateTmp={private}
 ProtectControlGroups=yes
 ProtectKernelTunables=yes
 RestrictSUIDSGID=yes
@@ -59,13 +60,17 @@ def unit_text(profile: Profile, passphrase_file: Path | None = None) -> str:
     """
     command = [sys.executable, "-m", "commonground.simulations.cli", "device", "up"]
     command += ["--profile", str(profile.folder)]
+    # Sockets of a profile deep in a file system are in /tmp, where the person's own commands look for them.
+    here = fits(profile.folder)
+    writable = [str(profile.folder), *([] if here else ["/tmp"])]
     given = "" if passphrase_file is None else f"COMMONGROUND_PASSPHRASE_FILE={passphrase_file}"
     return UNIT.format(
         study=profile.study,
         joined=str(profile.folder / FILE).replace("%", "%%"),  # to the end of the line: nothing is quoted
         command=" ".join(_quoted(word, command=True) for word in command),
         environment=f" {_quoted(given)}" if given else "",
-        writable=_quoted(str(profile.folder)),
+        writable=" ".join(_quoted(path) for path in writable),
+        private="yes" if here else "no",
     )
 
 

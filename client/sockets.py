@@ -29,6 +29,11 @@ def run_folder(profile: Path) -> Path:
     return folder
 
 
+def fits(profile: Path) -> bool:
+    """Whether the profile's own `run` can hold the sockets."""
+    return len(os.fsencode((profile / "run" / OWNER).absolute())) <= LONGEST
+
+
 def make_socket_folder(profile: Path) -> Path:
     """The folder of the sockets, made where it is missing; what the vault calls once at its start.
 
@@ -37,7 +42,7 @@ def make_socket_folder(profile: Path) -> Path:
     """
     run = run_folder(profile).absolute()
     where = run / WHERE
-    if len(os.fsencode(run / OWNER)) <= LONGEST:
+    if fits(profile):
         where.unlink(missing_ok=True)
         return run
     known = _recorded(run)

@@ -29,8 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from commonground.client.belongings import Belongings
-from commonground.client.keys import NAME as KEY
-from commonground.client.keys import make_key, open_key
+from commonground.client.keys import open_key
 from commonground.client.learner import Insecure
 from commonground.client.own_memory import keep_out_debuggers
 from commonground.client.profile import Profile, read_profile
@@ -134,14 +133,16 @@ def is_loopback(address: str) -> bool:
 
 @contextlib.contextmanager
 def opened(profile: Profile, passphrase: str | None = None) -> Iterator[Store]:
-    """The store of a profile, made on its first use, behind a lock that one process holds.
+    """The store of a profile, as `join` made it, behind a lock that one process holds.
+
+    One that is missing is not made anew: its account of privacy would begin at nothing.
 
     Args:
         profile: whose.
         passphrase: of the store; None asks the keyring.
 
     Raises:
-        InputError: another vault runs on it, or the key cannot be had.
+        InputError: another vault runs on it, the store is missing, or the key cannot be had.
         StorageError: the disk refused.
     """
     lock = FileLock(profile.run / LOCK)
@@ -154,11 +155,12 @@ def opened(profile: Profile, passphrase: str | None = None) -> Iterator[Store]:
         ) from error
     try:
         folder = profile.folder
-        if (folder / KEY).exists() or (folder / STORE).exists():
-            key = open_key(folder, passphrase)
-        else:
-            key = make_key(folder, passphrase, keyring=passphrase is None)
-        store = Store(folder / STORE, key)
+        if not (folder / STORE).exists():
+            raise InputError(
+                f"the store {folder / STORE} is missing: what you said and what was spent were in it",
+                hint="restore the profile folder from a backup; without one, leave and join anew",
+            )
+        store = Store(folder / STORE, open_key(folder, passphrase))
         try:
             yield store
         finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from toy_profile import make_profile
 
-from commonground.client import keys
+from commonground.client import keys, sockets
 from commonground.client.profile import Profile
 from commonground.client.service import install, read_passphrase, unit_name, unit_text
 from commonground.errors import InputError
@@ -52,7 +52,8 @@ def verified(file: Path) -> tuple[int, str]:
     return done.returncode, done.stderr + done.stdout
 
 
-def test_what_is_in_the_unit(profile: Profile) -> None:
+def test_what_is_in_the_unit(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "LONGEST", 1000)  # wherever tests keep their files
     text = unit_text(profile, Path("/etc/words"))
     for line in (
         "Restart=always",
@@ -74,6 +75,13 @@ def test_what_is_in_the_unit(profile: Profile) -> None:
 
 def escaped(path: Path) -> str:
     return str(path).replace("%", "%%").replace("$", "$$")
+
+
+def test_a_profile_deep_in_a_file_system_keeps_its_sockets_where_commands_look(tmp_path: Path) -> None:
+    """They are in /tmp then: in one of the service's own nobody could pause the device."""
+    deep = make_profile(tmp_path / ("d" * 60) / ("e" * 60)).folder
+    assert "PrivateTmp=no" in (text := unit_text(make_profile(deep / "p"))).splitlines()
+    assert text.splitlines().count(f'ReadWritePaths="{deep}/p" "/tmp"') == 1
 
 
 def test_a_service_cannot_type_a_passphrase(behind_passphrase: Profile, tmp_path: Path) -> None:

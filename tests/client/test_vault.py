@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from toy_vault import Arrays, Vault, bytes_of, running
 from toy_world import HashEncoder
 
-from commonground.client import rounds, vault, vault_device
+from commonground.client import keys, rounds, vault, vault_device
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Insecure, Learner
 from commonground.client.sockets import NODE, OWNER, TOKEN, socket_folder
@@ -442,13 +442,28 @@ def test_one_vault_a_profile_and_one_line_for_the_second(
     tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     profile = toy_profile.make_profile(tmp_path / "p", offer)
-    monkeypatch.setattr(vault, "make_key", lambda *_, **__: toy_vault.KEY)
+    monkeypatch.setattr(vault, "open_key", lambda *_: toy_vault.KEY)
+    Store(profile.folder / STORE, toy_vault.KEY).close()
     with vault.opened(profile):
         assert vault.main(["--profile", str(profile.folder)]) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[0].replace("\n", "") == f"error: another vault runs on the profile {profile.folder}"
     assert len(said) == 2
     assert said[1].startswith("hint: ")
+
+
+def test_a_store_that_is_missing_is_not_made_anew(
+    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new one would say that nothing was spent yet."""
+    profile = toy_profile.make_profile(tmp_path / "p", offer)
+    monkeypatch.setattr(keys, "SCRYPT", keys.SCRYPT | {"n": 2**10})
+    keys.make_key(profile.folder, "four words that suffice", keyring=False)
+    assert vault.main(["--profile", str(profile.folder)]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "store.db is missing" in said
+    assert "hint: restore the profile folder from a backup" in said
+    assert not (profile.folder / STORE).exists()
 
 
 def test_a_folder_that_is_no_profile_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
