@@ -31,7 +31,7 @@ def measure(*, quick: bool, say: Callable[[str], None], size: tuple[int, int] | 
     words = [f"people={people}", f"rounds={rounds}", f"cohort={people}"]
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        with serving(Path(folder) / "study", wanted(words, min_online=people, deadline=900.0)) as server:
+        with serving(Path(folder) / "study", wanted(words, min_online=people, deadline=180.0)) as server:
             up = time.monotonic() - began
             keys = enrolled(server.folder, people)
             say(f"{people} devices are enrolled")

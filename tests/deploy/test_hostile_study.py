@@ -185,7 +185,7 @@ def test_ten_thousand_questions_are_one_message_and_one_charge(hostile: Hostile)
     pid = hostile.device.parts["vault"]
     assert pid is not None
     with grpc.insecure_channel(f"unix:{socket_folder(hostile.profile.folder) / NODE}") as channel:
-        stub = NodeStub(channel)  # type: ignore[no-untyped-call]
+        stub = NodeStub(channel)
         answers = {stub.SharedUpdate(asked).SerializeToString()}
         size = psutil.Process(pid).memory_info().rss
         with ThreadPoolExecutor(16) as callers:
