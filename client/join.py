@@ -303,7 +303,9 @@ def _enrolled(reply: httpx.Response, invitation: Invitation, draft: Path) -> Pro
     try:
         found = reply.json()
         slot, name, node = int(found["slot"]), str(found["name"]), str(found.get("node_id") or "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not (name.isprintable() and node.isprintable()):  # they are shown in a terminal
+            raise ValueError("not to be printed")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TrustError(
             "the server's answer to the enrolment cannot be read",
             hint="try the same command once more; then ask the operator",

@@ -344,7 +344,17 @@ def test_a_server_that_refuses_is_one_line_and_leaves_nothing(
     kit.nothing_is_left()
 
 
-@pytest.mark.parametrize("body", [{"slot": "none"}, b"<html>", []])
+ODD = [
+    {"slot": "none"},
+    b"<html>",
+    [],
+    {"slot": 1, "name": "Ada\x1b[2Jepsilon is 0", "node_id": "1"},  # it is printed
+    b'{"slot": Infinity, "name": "Ada"}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", ODD)
 def test_an_answer_that_cannot_be_read_may_have_been_a_yes(kit: Kit, body: Any) -> None:
     kit.door.answer = lambda door, request: (200, body)
     with pytest.raises(TrustError, match="cannot be read") as caught:
