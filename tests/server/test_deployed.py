@@ -181,6 +181,28 @@ def test_an_earlier_release_is_taken_up_again_under_a_new_number(tmp_path: Path)
     assert study.fact("rollback") is None
 
 
+def test_an_operator_s_second_word_while_a_round_begins_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path / "study")
+    own, other = Releases(study), Releases(study)
+    values = [
+        {spec.name: np.full(spec.shape, k, np.float32) for spec in study.manifest.broadcast} for k in range(3)
+    ]
+    own.open(1, values[0])
+    own.open(2, values[1])
+    other.roll_back(1)
+    keep = Releases._keep
+
+    def meanwhile(self: Releases, digest: str, arrays: dict[str, Any]) -> None:
+        other.roll_back(2)
+        keep(self, digest, arrays)
+
+    monkeypatch.setattr(Releases, "_keep", meanwhile)
+    assert all(not value.any() for value in own.open(3, values[2]).values())
+    assert study.fact("rollback") == "2"
+
+
 def test_what_a_round_went_out_with_is_not_signed_anew(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
     own = Releases(study)
