@@ -257,11 +257,10 @@ def test_a_straggler_costs_one_deadline_and_its_late_update_is_dropped_and_count
     assert not list((tmp_path / "store").glob("2-[0-9]"))  # and nobody who was late is asked further
 
 
-def test_it_waits_for_people_and_no_longer_than_patience(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = make_study(tmp_path / "study", ["rounds=1"], min_online=3)
-    grid, stop = ToyNodes([node_of(0), 999]), threading.Event()  # 999 is known to Flower and not enrolled
+def aside(
+    grid: ToyNodes, study: Study, stop: threading.Event
+) -> tuple[threading.Thread, list[BaseException]]:
+    """Rounds in a thread, and what they end with."""
     failed: list[BaseException] = []
 
     def work() -> None:
@@ -272,6 +271,15 @@ def test_it_waits_for_people_and_no_longer_than_patience(
 
     thread = threading.Thread(target=work)
     thread.start()
+    return thread, failed
+
+
+def test_it_waits_for_people_and_no_longer_than_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(tmp_path / "study", ["rounds=1"], min_online=3)
+    grid, stop = ToyNodes([node_of(0), 999]), threading.Event()  # 999 is known to Flower and not enrolled
+    thread, failed = aside(grid, study, stop)
     time.sleep(0.3)
     assert thread.is_alive()
     assert not releases(study)
@@ -293,16 +301,7 @@ def test_no_round_begins_that_cannot_but_be_void(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", ["rounds=2"], minimum=3, enrolled=1)
     study.change(patience=0.0)
     grid, stop = ToyNodes([node_of(0)]), threading.Event()
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            run_study(grid, study, stop)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    thread, failed = aside(grid, study, stop)
     time.sleep(0.5)
     assert releases(study) == []  # the first who enrols does not use up the study's rounds
     assert not (study.folder / "ledger.db").exists()
