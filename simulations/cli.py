@@ -20,6 +20,7 @@ from commonground.console import Commands, Format, Output, run_command, stay_qui
 from commonground.errors import InputError, RunFolderError
 from commonground.server.commands import server_app
 from commonground.simulations.bench.commands import bench_app
+from commonground.simulations.certify.charter_commands import charter_app
 from commonground.simulations.output import RunProgress
 
 stay_quiet()
@@ -50,6 +51,7 @@ Overrides = Annotated[
 ]
 
 app.add_typer(bench_app(run_command), name="bench")
+app.add_typer(charter_app, name="charter")
 app.add_typer(device_app, name="device")
 app.add_typer(server_app, name="server")
 
@@ -184,6 +186,44 @@ def report(
             raise RunFolderError(f"{names}: no whole result: {type(error).__name__}: {error}") from error
         output.show(f"report: {page}")
         return {"report": str(page)}
+
+    run_command(format, work)
+
+
+@app.command()
+def certify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished policy run.")],
+    charter: Annotated[
+        Path | None, typer.Option("--charter", help="A signed charter; default: the shipped one.")
+    ] = None,
+    signer: Annotated[
+        str | None, typer.Option("--signer", help="Whose signature the charter must have: its fingerprint.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Signs the certificate; default: the run's own, made here.")
+    ] = None,
+    probes: Annotated[int, typer.Option("--probes", help="How many are dealt over the people.")] = 300,
+    tokens: Annotated[int, typer.Option("--tokens", help="Of an answer, at most.")] = 24,
+    judge: Annotated[
+        str, typer.Option("--judge", help="letters, or a Hugging Face classifier by name or folder.")
+    ] = "letters",
+    full: Annotated[
+        bool, typer.Option("--full", help="Ask everybody every probe: the worst person.")
+    ] = False,
+    format: Format = "text",
+) -> None:
+    """State how likely a personalised answer of a run is to break a charter, and how sure that is.
+
+    Example: `commonground certify runs/first --charter charter.signed.json`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.simulations.certify.run import Asked
+
+        asked = Asked(charter, signer, key, probes, tokens, judge, full)
+        from commonground.simulations.certify.command import run_certify
+
+        return run_certify(output, run, asked)
 
     run_command(format, work)
 

@@ -26,7 +26,7 @@ class RunProgress:
         self._last = 0.0
         self._began = time.monotonic()
         self._tasks: dict[str, Any] = {}
-        self._paces: dict[str, tuple[int, float]] = {}  # arm -> the first round told of, and when
+        self._paces: dict[str, tuple[int, float]] = {}  # step -> the first part told of, and when
         self._bars = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -47,7 +47,7 @@ class RunProgress:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """A long step."""
-        self._update(name, min(done, total), total, "")
+        self._update(name, min(done, total), total, "", left=self._left(name, done, total))
 
     def round(self, event: dict[str, Any], total: int) -> None:
         """A round is done."""
@@ -60,9 +60,9 @@ class RunProgress:
         self._update(name, event["round"], total, note, left=self._left(name, event["round"], total))
 
     def _left(self, name: str, done: int, total: int) -> str:
-        """How long the rest of an arm takes at the pace so far; the bars of a terminal know by themselves."""
+        """How long the rest of a step takes at the pace so far; the bars of a terminal know by themselves."""
         first, began = self._paces.setdefault(name, (done, time.monotonic()))
-        if done == first or done >= total:
+        if done <= first or done >= total:
             return ""
         seconds = (time.monotonic() - began) / (done - first) * (total - done)
         return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
@@ -76,5 +76,6 @@ class RunProgress:
         now = time.monotonic()
         if now - self._last >= EVERY or done >= total:
             self._last = now
-            words = f"{name}: {done} of {total}" + (f" ({note}{left})" if note else "")
+            more = (note + left).removeprefix(", ")
+            words = f"{name}: {done} of {total}" + (f" ({more})" if more else "")
             self._output.say(f"[{now - self._began:6.1f} s] {words}")
