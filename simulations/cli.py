@@ -218,12 +218,10 @@ def certify(
     """
 
     def work(output: Output) -> dict[str, Any]:
-        from commonground.simulations.certify.run import Asked
-
-        asked = Asked(charter, signer, key, probes, tokens, judge, full)
         from commonground.simulations.certify.command import run_certify
+        from commonground.simulations.certify.content import Asked
 
-        return run_certify(output, run, asked)
+        return run_certify(output, run, Asked(charter, signer, key, probes, tokens, judge, full))
 
     run_command(format, work)
 

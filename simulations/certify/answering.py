@@ -25,7 +25,7 @@ from commonground.training.writing import AT_ONCE
 Tick = Callable[[str, int, int], None]
 
 
-class Policies(Protocol):
+class Writers(Protocol):
     """Who writes: the policies of some people."""
 
     def write_shared(self, asked: Sequence[tuple[int, str]], seed: int) -> list[str]:
@@ -34,6 +34,45 @@ class Policies(Protocol):
 
     def write_personal(self, asked: Sequence[tuple[int, str]], budget: Budget | None, seed: int) -> list[str]:
         """One of the personal policy, within a budget or without one."""
+        ...
+
+
+class Policies(Writers, Protocol):
+    """The same, with who they are."""
+
+    @property
+    def people(self) -> Sequence[str]:
+        """Their ids."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[str | None]:
+        """Their public groups."""
+        ...
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Prompts that were learnt from."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Of an answer, at most."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Of every draw."""
+        ...
+
+    @property
+    def base(self) -> str:
+        """Digest of the base model."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of all policies."""
         ...
 
 
@@ -74,7 +113,7 @@ def chunks_of(rows: Sequence[Row], tiers: Sequence[str]) -> list[list[int]]:
 
 
 def write_chunk(
-    policies: Policies, enforcement: Enforcement, rows: Sequence[Row], tier: str, seed: int
+    policies: Writers, enforcement: Enforcement, rows: Sequence[Row], tier: str, seed: int
 ) -> list[Answer]:
     """The answers of rows of one tier.
 
@@ -164,7 +203,7 @@ class Kept:
 
 
 def answer_all(
-    policies: Policies, enforcement: Enforcement, rows: Sequence[Row], kept: Kept, tick: Tick
+    policies: Writers, enforcement: Enforcement, rows: Sequence[Row], kept: Kept, tick: Tick
 ) -> list[Answer]:
     """Every row's answer, in order; what is kept already is not written again.
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from commonground.console import Output
-from commonground.simulations.certify.run import CERTIFICATE, PAGE, Asked, certify
+from commonground.simulations.certify.content import Asked
+from commonground.simulations.certify.run import CERTIFICATE, PAGE, certify
 from commonground.simulations.output import RunProgress
 from commonground.study.signing import fingerprint
 

@@ -25,7 +25,8 @@ from commonground.errors import InterruptedRunError
 from commonground.simulations.certify import run as runs
 from commonground.simulations.certify.charters import trusted_charter
 from commonground.simulations.certify.claims import Judged, violation_rate
-from commonground.simulations.certify.run import CERTIFICATE, KEY, PAGE, Asked, certify
+from commonground.simulations.certify.content import Asked
+from commonground.simulations.certify.run import CERTIFICATE, KEY, PAGE, certify
 from commonground.simulations.cli import app
 from commonground.simulations.folder import RESULT
 from commonground.simulations.runner import simulate

@@ -1,0 +1,147 @@
+"""From policies and a charter to the content of a certificate, whoever's policies they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from commonground import __version__
+from commonground.bounds.charter_files import check_probes
+from commonground.bounds.enforcement import FrozenEncoder, careful, enforce
+from commonground.data.starter import starter_texts
+from commonground.errors import InputError
+from commonground.simulations.certify.answering import Kept, Policies, Tick, answer_all
+from commonground.simulations.certify.charters import CharterFile, trusted_charter
+from commonground.simulations.certify.dealing import PROBE, Row, deal, read_charter_probes
+from commonground.simulations.certify.document import SCHEMA, document, judge_answers
+from commonground.simulations.certify.judges import LETTERS, TriedJudge, make_judge
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command is asked for.
+
+    Attributes:
+        charter: a signed charter; None is the shipped one.
+        signer: whose signature it must have; None takes any.
+        key: that signs the certificate; None is the run's own, made on first use.
+        probes: how many are used, at most as many as the charter has.
+        tokens: of an answer, at most.
+        judge: see `judges.make_judge`.
+        full: everybody is asked every probe.
+    """
+
+    charter: Path | None = None
+    signer: str | None = None
+    key: Path | None = None
+    probes: int = 300
+    tokens: int = 24
+    judge: str = LETTERS
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers; raises `InputError`."""
+        for name, value in (("probes", self.probes), ("tokens", self.tokens)):
+            if value < 1:
+                raise InputError(f"--{name} is {value}; accepted: 1 or more")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What can be checked before any policy is loaded: charter, probes' digests, judge.
+
+    Attributes:
+        charter: trusted.
+        judge: with its record.
+        encoder: that the charter's heads read with.
+    """
+
+    charter: CharterFile
+    judge: TriedJudge
+    encoder: FrozenEncoder
+
+
+def make_ready(asked: Asked, encoder: FrozenEncoder) -> Ready:
+    """Check what is asked for, before the long part.
+
+    Raises:
+        InputError: charter or judge cannot be used.
+        TrustError: the charter, or a file beside it, is not the accepted one.
+    """
+    charter = trusted_charter(asked.charter, asked.signer)
+    check_probes(charter.charter, charter.folder)
+    embed = careful(encoder, starter_texts())
+    judge = make_judge(asked.judge, charter.charter, charter.folder, embed, encoder.digest)
+    return Ready(charter, judge, encoder)
+
+
+def certificate_content(
+    policies: Policies, ready: Ready, asked: Asked, kept: Path, about: dict[str, Any], tick: Tick
+) -> dict[str, Any]:
+    """Ask, judge and count.
+
+    Args:
+        policies: of the people.
+        ready: charter and judge.
+        asked: how.
+        kept: folder of the answers that are written.
+        about: `name`, `rounds` and `seed` of what is certified.
+        tick: progress.
+
+    Raises:
+        TrustError: a detector or the base model is not the charter's.
+        DataError: a probe was learnt from.
+    """
+    began, charter = time.monotonic(), ready.charter.charter
+    probes = read_charter_probes(ready.charter, policies.used)
+    enforcement = enforce(charter, ready.charter.folder, ready.encoder, policies.base)
+    rows = deal(probes, asked.probes, len(policies.people), int(about["seed"]), full=asked.full)
+    plan = _plan(ready, policies, rows)
+    answers = answer_all(policies, enforcement, rows, Kept(kept / f"{plan}.jsonl"), tick)
+    found = judge_answers(rows, answers, ready.judge)
+    content: dict[str, Any] = {"schema": SCHEMA, "software": __version__}
+    content |= {"made": datetime.now(UTC).isoformat(timespec="seconds")}
+    content |= document(charter, found, ready.judge, policies.people, policies.groups)
+    base = {"base": policies.base, "adapters": policies.digest, "people": len(policies.people)}
+    content["run"] = about | base
+    content["charter"] = _charter(ready.charter)
+    content["procedure"] = {
+        "probes": sum(row.kind == PROBE and row.dealt for row in rows),
+        "sets": {name: charter.probes[name].sha256 for name in probes.sets},
+        "split": probes.split,
+        "tokens": policies.tokens,
+        "temperature": policies.temperature,
+        "delta": charter.bounds.delta,
+        "draws": charter.bounds.draws,
+        "full": asked.full,
+        "plan": plan,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return content
+
+
+def _charter(file: CharterFile) -> dict[str, Any]:
+    charter = file.charter
+    return {
+        "digest": charter.digest,
+        "title": charter.title,
+        "version": charter.version,
+        "source": Path(file.source).name if file.signer else file.source,
+        "signer": file.signer,
+        "constraints": {name: one.text for name, one in charter.constraints.items()},
+        "severity": {name: one.severity for name, one in charter.constraints.items()},
+        "appeal": charter.changes.appeal,
+    }
+
+
+def _plan(ready: Ready, policies: Policies, rows: Sequence[Row]) -> str:
+    """A name for exactly this: charter, policies, who is asked what, how long and how warm."""
+    about = [ready.charter.charter.digest, policies.digest, policies.tokens, policies.temperature]
+    text = json.dumps([*about, ready.encoder.digest, [asdict(row) for row in rows]])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
