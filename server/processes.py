@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 FIRST, LONGEST = 0.5, 30.0  # seconds of the pause before a new start
 LARGEST = 50_000_000  # bytes of a log
 STEADY = 60.0  # seconds after which a process counts as well again
@@ -41,6 +43,21 @@ def same_process(words: str) -> int | None:
     """
     pid = int(words.split(maxsplit=1)[0]) if words.split() else 0
     return pid if identity(pid) == words.strip() else None
+
+
+def end_session(leader: int) -> None:
+    """Kill what a process of ours left behind when it was killed: nginx's workers keep its port.
+
+    Args:
+        leader: its number; each part leads a session of its own. Where a process has that number, nothing
+            is done: the kernel gives no number anew while a session bears it.
+    """
+    if Path(f"/proc/{leader}").exists():
+        return
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == leader:
+                process.kill()
 
 
 class Kept:
@@ -103,6 +120,7 @@ class Kept:
         at = time.monotonic()
         if self.process is not None:
             self.words = f"ended with {_code(self.process.returncode)}; starts again"
+            end_session(self.process.pid)
             self.process, self._next = None, at + self._pause
             self._pause = min(2 * self._pause, LONGEST)
         if at >= self._next:

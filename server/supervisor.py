@@ -34,7 +34,7 @@ from commonground.server.control import FINISHED, Control, SuperLinkError
 from commonground.server.enrolment import EnrolmentService
 from commonground.server.front_door import Refusals, front_door_command, listens_at, nginx, write_config
 from commonground.server.limits import limits
-from commonground.server.processes import Kept, end_all, identity, same_process
+from commonground.server.processes import Kept, end_all, end_session, identity, same_process
 from commonground.server.state import PID, Study, running
 from commonground.server.superlink import (
     HOST,
@@ -331,6 +331,10 @@ def _end_left_over(study: Study) -> None:
                     process.wait(PATIENCE)
                 if process.is_running():
                     process.kill()
+        with suppress(OSError, ValueError, IndexError):
+            pid, _, boot = line.split()
+            if boot == identity(os.getpid()).split()[2]:
+                end_session(int(pid))
 
 
 def main() -> None:

@@ -96,6 +96,8 @@ class RunningServer:
 
     def start(self) -> None:
         """Start it and wait until the front door and the SuperLink answer; raises `CommonGroundError`."""
+        if self._process is not None:
+            self._process.wait()  # it was killed
         command = [sys.executable, "-m", "commonground.server.supervisor", str(self.folder)]
         with (self.folder / "log" / "supervisor.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
