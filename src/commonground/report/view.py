@@ -22,6 +22,7 @@ from commonground.report.results_view import (
     span_note,
     welfare,
 )
+from commonground.report.safety_view import safety
 from commonground.report.summary import minority_words, summary
 from commonground.report.words import (
     POLICIES,
@@ -62,6 +63,7 @@ def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
         "shares": shares(result),
         "groups": groups(policies, names),
         "welfare": welfare(result),
+        "safety": safety(result),
         "calibration": calibration(policies, names),
         "attainable": attainable(policies, names),
         "truth": data_rows(result.get("truth")),
