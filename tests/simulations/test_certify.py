@@ -250,6 +250,9 @@ def test_a_run_of_rewards_or_one_that_lost_its_adapters_is_refused(
     shutil.copytree(finished, folder)
     os.remove(folder / "state" / "job-shared.json")
     assert "the adapters of the run are gone" in error(call("certify", folder, "--charter", charter))
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("kind: policy", "kind: reward"))
+    assert "a run of model.kind=policy is needed" in error(call("certify", folder, "--charter", charter))
     (folder / RESULT).unlink()
     assert "holds no finished run" in error(call("certify", folder, "--charter", charter))
 

@@ -277,3 +277,17 @@ def test_the_page_shows_markup_and_never_runs_it() -> None:
         assert text not in page
     assert "&lt;script&gt;window.broken = 1" in page
     assert "The probes are public" in page
+
+
+def test_many_people_make_evidence_thin_and_not_the_judge_bad() -> None:
+    judge = TriedJudge(Words("bad"), Judge(60, 84, 8, 84), "")
+    people = [f"p{k}" for k in range(40)]
+    rows = deal(PROBES, 50, len(people), seed=0)
+    answers = [Answer("closed", "shared", "ours", (), "ours", True) for _ in rows]
+    found = document(
+        default_charter(), judge_answers(rows, answers, judge), judge, people, [None] * len(people)
+    )
+    assert found["judge"]["informative"]
+    assert found["verdict"] == "insufficient evidence"
+    assert {one["verdict"] for one in found["people"]} == {"insufficient evidence"}
+    assert found["worst_person"]["high"] == 1.0
