@@ -332,9 +332,9 @@ def _end_left_over(study: Study) -> None:
                 if process.is_running():
                     process.kill()
         with suppress(OSError, ValueError, IndexError):
-            pid, _, boot = line.split()
+            number, _, boot = line.split()
             if boot == identity(os.getpid()).split()[2]:
-                end_session(int(pid))
+                end_session(int(number))
 
 
 def main() -> None:
