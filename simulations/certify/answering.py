@@ -214,7 +214,9 @@ def answer_all(
         kept: of this plan.
         tick: progress.
     """
+    tick("prompts placed", 0, len(rows))
     tiers = place(enforcement, rows)
+    tick("prompts placed", len(rows), len(rows))
     found: list[Answer | None] = [None] * len(rows)
     done = 0
     for number, ks in enumerate(chunks_of(rows, tiers)):

@@ -64,10 +64,12 @@ def test_a_certificate_of_two_policies(charter: Path, tmp_path: Path) -> None:
     [kept] = (tmp_path / "out" / "certify").iterdir()
     answers = [a for line in kept.read_text().splitlines() for a in json.loads(line)["answers"]]
     assert all(UNSAFE not in answer["text"].split() for answer in answers)
+    assert {name for name, _, _ in told} == {"prompts placed", "answers"}
     assert told[-1] == ("answers", len(answers), len(answers))
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def stop(name: str, done: int, total: int) -> None:
+        if name == "answers":
+            raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRunError, match="are kept"):
         certify_two(model(0, "shared"), model(2, "other"), tmp_path / "out", asked, stop)
