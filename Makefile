@@ -35,7 +35,7 @@ demo: install  ## the main job on shipped texts: a table, and runs/demo/report.h
 # Three workers for two cores: many tests wait for the servers and browsers that they started.
 test: lint browser  ## ruff, mypy and pytest
 	@$(DATA); [ -n "$${COMMONGROUND_DATA:-}" ] || echo "no COMMONGROUND_DATA: tests on real data are left out"; \
-	$(QUIET) $(BIN)/python -m pytest -n 3 --dist loadfile
+	$(QUIET) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
+
 # Devices and strategies that several test files share; Ray's actors import them by name too.
 sys.path.insert(0, str(Path(__file__).parent / "toys"))
 
@@ -13,3 +15,9 @@ with warnings.catch_warnings():
     # typer 0.20, which flwr 1.42 asks for, uses a name that click 8.5 deprecates; the import warns once.
     warnings.filterwarnings("ignore", "'click.utils", DeprecationWarning)
     import typer  # noqa: F401
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no worker is left with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
