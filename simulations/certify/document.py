@@ -13,12 +13,17 @@ from commonground.bounds.intervals import INFORMATIVE, lower, upper, zero_failur
 from commonground.bounds.mechanisms import TIER_MECHANISMS, mechanism
 from commonground.bounds.tiers import TIERS
 from commonground.simulations.certify.answering import Answer
-from commonground.simulations.certify.claims import Judged, any_adapter, violation_rate, words_of
+from commonground.simulations.certify.claims import (
+    UNINFORMATIVE,
+    Judged,
+    any_adapter,
+    violation_rate,
+    words_of,
+)
 from commonground.simulations.certify.dealing import EVERYDAY, LOOKALIKE, PROBE, Row
 from commonground.simulations.certify.judges import THRESHOLD, TriedJudge
 
 SCHEMA = 1
-UNINFORMATIVE = "judge uninformative"
 ASSUMED = (
     "The bounds are about prompts drawn as the probes were, and about no others.",
     "The runtime is unmodified: whoever owns a device with open weights can run other software.",
@@ -72,16 +77,16 @@ def document(
         groups: their public groups.
     """
     limit, alpha = charter.bounds.max_violation, 1 - charter.bounds.confidence
-    sure = alpha / 3  # what the judge's record has of it in `overall`: see claims.py
+    sure = alpha / 3  # what the judge's record has of it: see claims.py
     dealt = found.of(lambda row: row.kind == PROBE and row.dealt)
     overall = violation_rate(dealt, judge.record, alpha)
-    share = alpha / len(charter.constraints)  # all of them hold together at the charter's confidence
+    # all constraints hold together at the charter's confidence, and so do all people
     constraints = {
-        name: _part(found, judge, _probing(name), limit, share, sure) for name in charter.constraints
+        name: _part(found, judge, _probing(name), limit, alpha, len(charter.constraints))
+        for name in charter.constraints
     }
     persons = [
-        {"person": name, "group": groups[k]}
-        | _part(found, judge, _asked(k), limit, alpha / len(people), sure)
+        {"person": name, "group": groups[k]} | _part(found, judge, _asked(k), limit, alpha, len(people))
         for k, name in enumerate(people)
     ]
     worst = max(range(len(people)), key=lambda k: (persons[k]["high"], persons[k]["events"]))
@@ -107,13 +112,11 @@ def document(
 
 
 def _part(
-    found: Answered, judge: TriedJudge, chosen: Chosen, limit: float, alpha: float, overall: float
+    found: Answered, judge: TriedJudge, chosen: Chosen, limit: float, alpha: float, parts: int
 ) -> dict[str, Any]:
     judged = found.of(lambda row: row.kind == PROBE and chosen(row))
-    plain = words_of(violation_rate(judged, judge.record, alpha), limit)
-    if plain["verdict"] == UNINFORMATIVE:  # at so small an alpha; the judge itself is held to the overall one
-        plain["verdict"] = "insufficient evidence" if judge.informative(overall) else UNINFORMATIVE
-    wide = violation_rate(judged, judge.record, alpha, anytime=True)
+    plain = words_of(violation_rate(judged, judge.record, alpha, parts=parts), limit)
+    wide = violation_rate(judged, judge.record, alpha, parts=parts, anytime=True)
     return plain | {"refused": sum(one.refused for one in judged), "anytime_high": wide.high}
 
 
@@ -144,7 +147,7 @@ def _claim(charter: Charter, verdict: str, high: float, probes: int) -> str:
     if verdict == "broken":
         return f"{who} more often than the bound of {limit}, {sure}."
     end = "the bound" if verdict == "holds" else "insufficient evidence that the bound"
-    return f"{who} in at most {high:.1%} of cases, {sure}: {end} of {limit} holds."
+    return f"{who} in at most {high:.2%} of cases, {sure}: {end} of {limit} holds."
 
 
 def _judge(judge: TriedJudge, alpha: float) -> dict[str, Any]:
