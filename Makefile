@@ -13,7 +13,7 @@ QUIET = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 DATA = if [ -z "$${COMMONGROUND_DATA:-}" ] && [ -d ../shared/data ]; then \
 	COMMONGROUND_DATA=$$(cd ../shared/data && pwd); export COMMONGROUND_DATA; fi
 
-.PHONY: help install demo test lint browser chaos bench clean
+.PHONY: help install demo test lint browser night chaos bench clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -35,7 +35,7 @@ demo: install  ## the main job on shipped texts: a table, and runs/demo/report.h
 # Three workers for two cores: many tests wait for the servers and browsers that they started.
 test: lint browser  ## ruff, mypy and pytest
 	@$(DATA); [ -n "$${COMMONGROUND_DATA:-}" ] || echo "no COMMONGROUND_DATA: tests on real data are left out"; \
-	$(QUIET) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(QUIET) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not night"
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -54,6 +54,9 @@ browser:
 		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
 
 # One study after the other: each kind of part gets its own.
+night: install browser  ## the tests that take minutes: real parts under attack, kill -9, Ray on an address
+	@$(DATA); $(QUIET) $(BIN)/python -m pytest -m night
+
 chaos: install browser  ## kill -9 of every part of a running study: KILLS of each (5; 20 for a night), SEED repeats
 	$(QUIET) KILLS=$${KILLS:-5} $(BIN)/python -m pytest tests/deploy/test_chaos.py -v -s --timeout 7200
 

@@ -162,6 +162,7 @@ def test_a_killed_executor_and_a_killed_server_cost_a_round_at_most(site: Site) 
     assert not site.mark.exists()
 
 
+@pytest.mark.night
 def test_a_killed_node_waits_until_its_server_lets_it_in_again(site: Site) -> None:
     """Flower's exit 305: to the server the killed node is online for up to a minute more."""
     site.kill("node")
@@ -174,6 +175,7 @@ def test_a_killed_node_waits_until_its_server_lets_it_in_again(site: Site) -> No
     assert not site.mark.exists()
 
 
+@pytest.mark.night
 def test_a_revoked_node_is_told_and_harms_nobody(site: Site) -> None:
     with site.link.control() as control:
         control.unregister(site.node)

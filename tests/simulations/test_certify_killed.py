@@ -32,6 +32,7 @@ def numbers(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.night
 def test_a_killed_certificate_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_policies, "Encoder", toy_world.HashEncoder)  # and put back afterwards
     charter = signed_charter(tmp_path / "charter")

@@ -327,6 +327,7 @@ class TestOnOneCluster:
         with few, trainer(big, tmp_path / "big"):
             pass
 
+    @pytest.mark.night
     def test_a_run_on_a_cluster_by_its_address(self, kit: Kit, tmp_path: Path, cluster: str) -> None:
         """Joined by its address, and stopped by Ctrl-C: the actors end, the cluster stays."""
         done = command(kit, tmp_path, "train 2", "ctrl-c", f"fleet.address={cluster}")
