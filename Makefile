@@ -53,10 +53,10 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
 
-# One study after the other: each kind of part gets its own.
 night: install browser  ## the tests that take minutes: real parts under attack, kill -9, Ray on an address
 	@$(DATA); $(QUIET) $(BIN)/python -m pytest -m night
 
+# One study after the other: each kind of part gets its own.
 chaos: install browser  ## kill -9 of every part of a running study: KILLS of each (5; 20 for a night), SEED repeats
 	$(QUIET) KILLS=$${KILLS:-5} $(BIN)/python -m pytest tests/deploy/test_chaos.py -v -s --timeout 7200
 
