@@ -191,7 +191,7 @@ def foreign_files(bundle: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError):
         return ["?"]
     return [name for name in names if name not in PLAIN and not name.startswith(".info/")]
 

@@ -20,7 +20,7 @@ from commonground.errors import RunFolderError
 from commonground.files import write_atomically
 
 # What reading an archive that is none, or not whole, can raise.
-DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _ARRAY = "__array__"
 _TEXT = "__state__"
 

@@ -15,8 +15,8 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp.strategy import Strategy
 
+from commonground.clipping import joint_norm
 from commonground.errors import InputError
-from commonground.manifest import joint_norm
 from commonground.strategies.around import Around
 from commonground.strategies.records import from_record, to_record
 from commonground.strategies.server_half import Arrays, adapter

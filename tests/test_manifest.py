@@ -11,17 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from commonground.clipping import clip_update, joint_norm
 from commonground.errors import EgressError
-from commonground.manifest import (
-    METRIC,
-    Manifest,
-    Receipt,
-    Sealed,
-    TensorSpec,
-    clip_update,
-    joint_norm,
-    seal,
-)
+from commonground.manifest import METRIC, Manifest, Receipt, Sealed, TensorSpec, seal
 
 MANIFEST = Manifest(
     (TensorSpec("shared.a", (2, 2)), TensorSpec("shared.b", (3,))), clip=1.0, versions={"base": "0"}

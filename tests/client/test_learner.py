@@ -18,9 +18,9 @@ from commonground.client.learner import (
     seal_answer,
     understand,
 )
+from commonground.clipping import joint_norm
 from commonground.comparisons import Comparison
 from commonground.errors import EgressError, TrustError
-from commonground.manifest import joint_norm
 from commonground.study.offer import Offer
 from commonground.training import features
 

@@ -23,8 +23,9 @@ from commonground.client.keys import open_key
 from commonground.client.learner import understand
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
+from commonground.clipping import joint_norm
 from commonground.errors import ModelError
-from commonground.manifest import Manifest, joint_norm
+from commonground.manifest import Manifest
 from commonground.study.offer import Offer
 from commonground.study.public_parts import FILE
 from commonground.training import features

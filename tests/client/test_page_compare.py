@@ -9,24 +9,16 @@ from typing import Any
 
 import pytest
 import toy_owner
-from toy_pages import PHONE, Served, Watched, chromium_opened, too_wide, violations
+from toy_pages import PHONE, Served, Watched, serving, too_wide, violations
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium_opened() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("policy")
-    page = Served([toy_owner.__file__, "--folder", str(folder), "--kind", "policy"], folder)
-    yield page
-    assert page.stop() == 0
-    assert page.errors.read_text() == ""
+    with serving(toy_owner.__file__, folder, "--kind", "policy") as page:
+        yield page
 
 
 @pytest.fixture(scope="module")

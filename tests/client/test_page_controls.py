@@ -9,27 +9,16 @@ from typing import Any
 
 import pytest
 import toy_owner
-from toy_pages import Served, Watched, chromium_opened, violations
+from toy_pages import Served, Watched, serving, violations
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium_opened() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("controls")
-    page = Served(
-        [toy_owner.__file__, "--folder", str(folder), "--kind", "reward", "--state", "used"], folder
-    )
-    yield page
-    assert page.stop() == 0
-    assert page.errors.read_text() == ""
-    assert not page.file.exists()
+    with serving(toy_owner.__file__, folder, "--kind", "reward", "--state", "used") as page:
+        yield page
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import toy_owner
-from toy_pages import DESK, PHONE, Served, Watched, chromium_opened, too_wide, violations
+from toy_pages import DESK, PHONE, Served, Watched, serving, too_wide, violations
 
 pytestmark = pytest.mark.slow
 VIEWS = {
@@ -23,20 +23,10 @@ VIEWS = {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium_opened() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("used")
-    page = Served(
-        [toy_owner.__file__, "--folder", str(folder), "--kind", "reward", "--state", "used"], folder
-    )
-    yield page
-    assert page.stop() == 0
-    assert page.errors.read_text() == ""
+    with serving(toy_owner.__file__, folder, "--kind", "reward", "--state", "used") as page:
+        yield page
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ from commonground.client import vault_pb2 as pb
 from commonground.client.vault_device import VaultDevice
 from commonground.client.vault_pb2_grpc import NodeServicer, add_NodeServicer_to_server
 from commonground.client.wire import to_tensors
+from commonground.clipping import clip_update
 from commonground.errors import CommonGroundError, EgressError, InputError
-from commonground.manifest import Manifest, TensorSpec, clip_update, reopen, seal
+from commonground.manifest import Manifest, TensorSpec, reopen, seal
 
 MANIFEST = toy_device.manifest()
 ARRAYS = {spec.name: np.full(spec.shape, 0.25, np.float32) for spec in toy_device.SPECS}

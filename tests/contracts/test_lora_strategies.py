@@ -14,8 +14,8 @@ import pytest
 import torch
 import toy_bed as toy
 
+from commonground.clipping import joint_norm
 from commonground.errors import StrategyError
-from commonground.manifest import joint_norm
 from commonground.server.checkpoint import load_state, save_state
 from commonground.strategies.factors import factors_of
 from commonground.strategies.hetlora import PRUNED, HetLoRA, held, sizes

@@ -10,7 +10,7 @@ import pytest
 import toy_bed as toy
 from toy_gate import Bowl
 
-from commonground.manifest import joint_norm
+from commonground.clipping import joint_norm
 from commonground.server.checkpoint import load_state, save_state
 from commonground.strategies.norm_bound import NormBound
 from commonground.strategies.person_dp import Arrays, PersonLevel

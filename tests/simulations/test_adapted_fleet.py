@@ -16,8 +16,8 @@ from toy_runs import Kit
 
 from commonground.client.devices import OPENERS
 from commonground.client.handlers import REFUSED, shared_phase
+from commonground.clipping import joint_norm
 from commonground.errors import ConfigError, EgressError
-from commonground.manifest import joint_norm
 from commonground.randomness import normal
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome

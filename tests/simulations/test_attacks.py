@@ -12,10 +12,10 @@ import toy_world
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from commonground.clipping import joint_norm
 from commonground.comparisons import TAGS, Comparison
 from commonground.data.starter import safety_pairs
 from commonground.errors import ConfigError
-from commonground.manifest import joint_norm
 from commonground.randomness import generator, normal
 from commonground.simulations.attacked_grid import AttackedGrid, attacked_grid
 from commonground.simulations.attacks.data import topics

@@ -14,8 +14,8 @@ import torch
 import toy_world
 
 from commonground.client.handlers import sealed_content
+from commonground.clipping import clip_update, joint_norm
 from commonground.losses import LossSettings, PreferenceLoss, Scores
-from commonground.manifest import clip_update, joint_norm
 from commonground.simulations import world as worlds
 from commonground.simulations.devices import STREAM, SimulatedDevice, close_stores, open_device
 from commonground.simulations.store import Store

@@ -16,9 +16,10 @@ import pytest
 import toy_world
 from toy_runs import Kit
 
+from commonground.clipping import clip_update, clip_updates
 from commonground.comparisons import TAGS
 from commonground.errors import EgressError, RunFolderError
-from commonground.manifest import clip_update, clip_updates, seal, seal_many
+from commonground.manifest import seal, seal_many
 from commonground.randomness import normal
 from commonground.simulations.crowd import PlantedCrowd
 from commonground.simulations.devices import STREAM, SimulatedDevice

@@ -12,8 +12,8 @@ import pytest
 import toy_world
 from toy_runs import Kit, make_kit
 
+from commonground.clipping import joint_norm
 from commonground.errors import ConfigError
-from commonground.manifest import joint_norm
 from commonground.randomness import normal
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome

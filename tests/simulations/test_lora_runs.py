@@ -11,7 +11,7 @@ import pytest
 import toy_world
 from toy_models import tiny_llama, tiny_tokenizer
 
-from commonground.manifest import joint_norm
+from commonground.clipping import joint_norm
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
 from commonground.simulations.devices import (

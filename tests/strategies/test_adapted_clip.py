@@ -17,8 +17,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideAdaptiveClipping, FedAvg
 
+from commonground.clipping import BIT, joint_norm
 from commonground.errors import EgressError, StrategyError
-from commonground.manifest import BIT, TensorSpec, clip_for, joint_norm, seal
+from commonground.manifest import TensorSpec, clip_for, seal
 from commonground.privacy.adaptive_clip import adaptive_clip
 from commonground.randomness import normal
 from commonground.server.checkpoint import load_state, save_state

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_gate import one_round
 
+from commonground.clipping import joint_norm
 from commonground.errors import InputError
-from commonground.manifest import joint_norm
 from commonground.strategies.norm_bound import NormBound, bounded
 from commonground.strategies.records import from_record
 from commonground.strategies.registry import get_strategy

@@ -16,8 +16,9 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from commonground.clipping import clip_update
 from commonground.losses import LossSettings
-from commonground.manifest import Manifest, Sealed, TensorSpec, clip_update, seal
+from commonground.manifest import Manifest, Sealed, TensorSpec, seal
 from commonground.simulations.grid import InProcessGrid
 from commonground.strategies.person_dp import Arrays, PersonLevel
 from commonground.strategies.records import from_record, to_record, train_content

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commonground.manifest import Manifest, Sealed, TensorSpec, clip_update, seal
+from commonground.clipping import clip_update
+from commonground.manifest import Manifest, Sealed, TensorSpec, seal
 from commonground.randomness import generator
 
 SPECS = (TensorSpec("head.a", (3,)), TensorSpec("head.b", (2, 2)))

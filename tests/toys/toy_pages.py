@@ -64,6 +64,16 @@ class Served:
 
 
 @contextmanager
+def serving(program: str, folder: Path, *words: str) -> Iterator[Served]:
+    """A page of a program in `folder`; at the end it must stop by itself, quietly, and take its link away."""
+    page = Served([program, "--folder", str(folder), *words], folder)
+    yield page
+    assert page.stop() == 0
+    assert page.errors.read_text() == ""
+    assert not page.file.exists()
+
+
+@contextmanager
 def chromium_opened() -> Iterator[Any]:
     """Debian's browser."""
     from playwright.sync_api import sync_playwright

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from commonground.manifest import joint_norms
+from commonground.clipping import joint_norms
 from commonground.training.model import PreferenceModel, Rows, Tensors, rectangle
 from commonground.training.people import People, take
 from commonground.training.plan import Plan
