@@ -12,6 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -66,16 +67,9 @@ class EnrolledGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy 
         """The run this grid belongs to."""
         return self._grid.run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message to one node; `Message(...)` does the same."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+    def create_message(self, *arguments: Any, **named: Any) -> Message:
+        """A message to one node, as Flower's grid makes it."""
+        return self._grid.create_message(*arguments, **named)
 
     def get_node_ids(self) -> Iterable[int]:
         """1 to the number of places."""
