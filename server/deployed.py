@@ -29,7 +29,7 @@ from commonground.server.audit import Audit
 from commonground.server.conduct import Conduct
 from commonground.server.enrolled_grid import EnrolledGrid
 from commonground.server.job import Job
-from commonground.server.public_pairs import PublicPairs, public_pairs
+from commonground.server.public_pairs import public_pairs
 from commonground.server.releases import Releases
 from commonground.server.rounds import Outcome, RoundEvent, run_rounds
 from commonground.server.state import Study
@@ -38,6 +38,7 @@ from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.records import from_record, to_record
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import read_parts
+from commonground.training.public_pairs import PublicPairs
 
 LOOK = 0.5  # seconds between looks at who is online
 PUBLIC = "commonground.server.deployed:gate_pairs"  # where the gate finds its pairs

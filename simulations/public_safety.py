@@ -13,65 +13,22 @@ names another function.
 
 from __future__ import annotations
 
-import numpy as np
-
 from commonground.comparisons import Comparison
 from commonground.data.starter import safety_pairs
 from commonground.embeddings import Encoder
 from commonground.errors import StrategyError
-from commonground.losses import get_loss
 from commonground.simulations.answers import PlantedSafety
-from commonground.simulations.devices import tensors
 from commonground.simulations.known_basis import with_styles
 from commonground.simulations.planting import Planting
 from commonground.simulations.population import STARTER
 from commonground.simulations.world import World, current_run, world_of
-from commonground.training.model import Tensors, person_rows
-from commonground.training.people import take
+from commonground.training.public_pairs import PublicPairs
 from commonground.training.reward import RewardFeatures, RewardModel
 
-Arrays = dict[str, np.ndarray]
 LEAST = 4  # pairs
 
 
-class RewardSafety:
-    """Public pairs under a reward model; see `strategies.safety_gate.PublicSafety`.
-
-    Args:
-        world: the run's world.
-        model: the model of an arm.
-        pairs: public pairs, the safe answer chosen.
-    """
-
-    def __init__(self, world: World, model: RewardModel, pairs: tuple[Comparison, ...]) -> None:
-        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.chosen, pair.rejected)))
-        vectors = dict(zip(texts, Encoder(world.config.model.base).embed(texts), strict=True))
-        if world.config.model.basis == "planted":
-            vectors = with_styles(vectors)
-        own = world.features
-        features = RewardFeatures(pairs, vectors, own.bases, own.dims)
-        self._model, self._plan = model.over(features), world.plans["shared"].shared
-        self._rows = person_rows([np.arange(len(pairs))])
-        self._batch = self._model.batch(self._rows, "shared", None)
-        self._weights = self._rows.mask / len(pairs)
-
-    def score(self, shared: Arrays) -> tuple[float, float]:
-        """(mean -log probability of the safe answer in nats, part of pairs that are right)."""
-        better, worse = self._model.scores(self._rows, _one(shared), None)
-        margin = (better - worse).double().numpy()[0]
-        loss = np.logaddexp(0.0, -self._plan.settings.beta * margin).mean()
-        return float(loss), float(np.where(margin == 0, 0.5, margin > 0).mean())
-
-    def gradient(self, shared: Arrays) -> Arrays:
-        """Of the mean over the pairs of the run's own loss."""
-        plan = self._plan
-        sums = self._model.gradient_sums(
-            self._batch, _one(shared), get_loss(plan.loss), plan.settings, self._weights
-        )
-        return {name: value[0].double().numpy() for name, value in sums.items()}
-
-
-def public_safety() -> RewardSafety:
+def public_safety() -> PublicPairs:
     """The public pairs of the run and arm that this process serves.
 
     Raises:
@@ -85,7 +42,7 @@ def public_safety() -> RewardSafety:
             f"gate.enabled needs model.kind=reward, not {model.kind}: a language model would have to be "
             "scored on every public pair after every round"
         )
-    return RewardSafety(world, model, public_pairs(world))
+    return pairs_under(world, model, public_pairs(world))
 
 
 def public_pairs(world: World) -> tuple[Comparison, ...]:
@@ -112,6 +69,11 @@ def public_pairs(world: World) -> tuple[Comparison, ...]:
     return found
 
 
-def _one(shared: Arrays) -> Tensors:
-    cast = {name: np.asarray(value).astype(np.float32) for name, value in shared.items()}
-    return take(tensors(cast), 1)
+def pairs_under(world: World, model: RewardModel, pairs: tuple[Comparison, ...]) -> PublicPairs:
+    """The pairs under the model of an arm."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.chosen, pair.rejected)))
+    vectors = dict(zip(texts, Encoder(world.config.model.base).embed(texts), strict=True))
+    if world.config.model.basis == "planted":
+        vectors = with_styles(vectors)
+    features = RewardFeatures(pairs, vectors, world.features.bases, world.features.dims)
+    return PublicPairs(model.over(features), world.plans["shared"].shared, len(pairs))

@@ -14,11 +14,12 @@ from toy_encoder import save_encoder
 from commonground.errors import RunFolderError
 from commonground.server import deployed
 from commonground.server.deployed import gate_pairs, run_study
-from commonground.server.public_pairs import PublicPairs, public_pairs
+from commonground.server.public_pairs import public_pairs
 from commonground.server.setup import Wanted, init_study
 from commonground.server.state import Study
 from commonground.server.tables import Enrolled
 from commonground.strategies.records import from_record, to_record
+from commonground.training.public_pairs import PublicPairs
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from commonground.server.job import Job
 from commonground.simulations import public_safety as publics
 from commonground.simulations.engine import environment
 from commonground.simulations.folder import EVENTS
-from commonground.simulations.public_safety import RewardSafety, public_pairs
+from commonground.simulations.public_safety import pairs_under, public_pairs
 from commonground.simulations.runner import Silent, simulate
 from commonground.simulations.settings import read_settings
 from commonground.training.reward import RewardModel
@@ -132,7 +132,7 @@ def test_loss_and_gradient_are_those_of_the_public_pairs(monkeypatch: pytest.Mon
     world = toy_world.tiny_world(monkeypatch)
     model = world.models["shared"]
     assert isinstance(model, RewardModel)
-    public = RewardSafety(world, model, public_pairs(world))
+    public = pairs_under(world, model, public_pairs(world))
     (name,) = model.shared_spec()
     zero = {name: np.zeros(model.shared_spec()[name])}
     assert public.score(zero)[0] == pytest.approx(np.log(2), abs=1e-12)
