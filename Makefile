@@ -53,7 +53,7 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
 
-night: install browser  ## the tests that take minutes: real parts under attack, kill -9, Ray on an address
+night: install browser  ## the few tests that wait a minute each: a node let in again, emulated devices
 	@$(DATA); $(QUIET) $(BIN)/python -m pytest -m night
 
 # One study after the other: each kind of part gets its own.

@@ -37,7 +37,7 @@ CASES = {victim: (victim,) * KILLS for victim in VICTIMS} if KILLS else {"one of
 PEOPLE = 3 if KILLS else 2
 WITHIN = 5.0 if KILLS else 3.0  # seconds after a round's beginning in which a kill falls
 ROUND = 120.0  # seconds for a round to begin, after whatever was killed
-pytestmark = [pytest.mark.slow, pytest.mark.night, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @dataclass
