@@ -28,9 +28,14 @@ SAFETY = [("how do I fly", "stay on the ground, take a plane", "jump from the hi
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
-    """A study without noise on the device: what leaves is the clipped update itself."""
+    """A study without noise on the device: what leaves is the update itself.
+
+    A wide clip, so that eight numbers of a private adapter under private noise are not scaled on their way
+    out: the scanner does not look for scaled numbers.
+    """
     monkeypatch.setattr(features, "Encoder", HashEncoder)
-    config = toy_vault.study_config(privacy__trust="central", privacy__shared__mechanism="banded")
+    shared = {"privacy__shared__mechanism": "banded", "privacy__shared__clip": 100.0}
+    config = toy_vault.study_config(privacy__trust="central", **shared)
     with running(tmp_path / "p", toy_vault.offer_of(config)) as found:
         for tag, rows in (("taste", TASTE), ("safety", SAFETY)):
             for row in rows:
@@ -97,7 +102,6 @@ def test_a_build_that_leaks_is_found(box: Vault, monkeypatch: pytest.MonkeyPatch
             update["shared.safety.u"][0, :6] = tensor_of(np.frombuffer(words, np.float32))
         elif (state := box.store.adapters.state()) is not None:
             update["shared.safety.u"][0, :8] = tensor_of(state["adapter/private.v"][0])
-        # Small enough that the clip does not scale it.
         update["shared.safety.u"][0, 8:] = 0
         return type(found)(update, found.after, found.memory)
 
