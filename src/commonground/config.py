@@ -151,6 +151,24 @@ class GateConfig:
 
 
 @dataclass
+class BoundsConfig:
+    """What a private part is kept from doing; infinity switches a bound off. See docs/bounds.md.
+
+    `reward`: c of r_shared + c tanh(r_private / c), as a multiple of the median shared margin on public
+    safety pairs (model.kind=reward). About means alone: `constraint` = what may be lost, in training, of the
+    mean probability of the safe answer on public pairs, `constraint_rate` = step size of its price; `kl`,
+    `kl_worst` = nats an answer, on average and on the worst public probe, to which a private adapter is
+    scaled back.
+    """
+
+    reward: float = float("inf")
+    constraint: float = float("inf")
+    constraint_rate: float = 0.1
+    kl: float = float("inf")
+    kl_worst: float = float("inf")
+
+
+@dataclass
 class FleetConfig:
     """`runtime=fleet`: people trained in one tensor operation (`chunk`), and on how many processes.
 
@@ -191,5 +209,6 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    bounds: BoundsConfig = field(default_factory=BoundsConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)

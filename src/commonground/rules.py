@@ -5,6 +5,7 @@ A rule yields (key, message) for every fault; the message says what was found an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,6 +96,10 @@ def numbers(config: Config) -> Iterator[Fault]:
         "gate.tolerance": 0,
         "gate.steps": 1,
         "attack.seed": 0,
+        "bounds.reward": 0,
+        "bounds.constraint": 0,
+        "bounds.kl": 0,
+        "bounds.kl_worst": 0,
     }
     for key, low in least.items():
         value = value_of(config, key)
@@ -103,7 +108,7 @@ def numbers(config: Config) -> Iterator[Fault]:
     positive = (
         "shared.rate", "loss.beta", "privacy.shared.epsilon", "privacy.shared.clip",
         "privacy.shared.clip_start", "privacy.private.epsilon", "privacy.private.clip",
-        "privacy.private.rate", "strategy.norm_bound", "gate.rate",
+        "privacy.private.rate", "strategy.norm_bound", "gate.rate", "bounds.constraint_rate",
     )  # fmt: skip
     for key in positive:
         value = value_of(config, key)
@@ -241,4 +246,17 @@ def adapted_clip(config: Config) -> Iterator[Fault]:
         yield "privacy.shared.clip_start", f"found {start:g}; accepted: at most privacy.shared.clip, {most:g}"
 
 
-RULES: tuple[Rule, ...] = (choices, numbers, together, adapted_clip, banded_noise)
+def private_bounds(config: Config) -> Iterator[Fault]:
+    """What the bounds on private parts need: rewards to bound, and the model that the public pairs fit."""
+    bounds, model = config.bounds, config.model
+    if math.isfinite(bounds.reward) and model.kind != "reward":
+        yield (
+            "bounds.reward",
+            f"found {bounds.reward:g} with model.kind={model.kind}; accepted: inf, or model.kind=reward (a "
+            "policy's answers are bounded by the charter)",
+        )
+    if math.isinf(bounds.constraint_rate):
+        yield "bounds.constraint_rate", "found inf; accepted: a finite number above 0"
+
+
+RULES: tuple[Rule, ...] = (choices, numbers, together, adapted_clip, banded_noise, private_bounds)
