@@ -9,8 +9,6 @@ written again, with the same draws, so a certificate does not depend on where it
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from typing import Protocol
 
 from commonground.bounds.budget import Budget
 from commonground.bounds.enforcement import Enforcement
-from commonground.errors import StorageError
 from commonground.simulations.certify.dealing import PROBE, Row
+from commonground.simulations.kept_lines import KeptLines
 from commonground.training.writing import AT_ONCE
 
 Tick = Callable[[str, int, int], None]
@@ -168,37 +166,18 @@ class Kept:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self._lines = KeptLines(file)
         self.chunks: dict[int, list[Answer]] = {}
-        if file.is_file():
-            self._read()
-
-    def _read(self) -> None:
-        whole = 0
-        for line in self.file.read_bytes().splitlines(keepends=True):
+        for values in self._lines.values:
             try:
-                values = json.loads(line)
                 answers = [Answer(**one | {"reasons": tuple(one["reasons"])}) for one in values["answers"]]
-                number = int(values["chunk"])
+                self.chunks[int(values["chunk"])] = answers
             except (ValueError, TypeError, KeyError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            self.chunks[number] = answers
-            whole += len(line)
-        if whole < self.file.stat().st_size:  # a torn line: what follows must not be glued to it
-            os.truncate(self.file, whole)
+                continue  # no chunk of ours: it is written again
 
     def add(self, number: int, answers: list[Answer]) -> None:
         """Keep a chunk; raises `StorageError`."""
-        line = json.dumps({"chunk": number, "answers": [asdict(one) for one in answers]}) + "\n"
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(f"cannot write {self.file}: {error.strerror or error}") from error
+        self._lines.add({"chunk": number, "answers": [asdict(one) for one in answers]})
         self.chunks[number] = answers
 
 
