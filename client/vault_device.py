@@ -1,7 +1,9 @@
 """A person's device, behind the vault's socket: what the Flower node's process opens; entry point `vault`.
 
 COMMONGROUND_DEVICE=vault chooses it and COMMONGROUND_VAULT names the socket. A message that comes from the
-vault is checked once more against the manifest before this process holds a `Sealed`.
+vault is checked once more against the manifest before this process holds a `Sealed`. A vault that is being
+started again is waited for, and is asked again what it was asked when it ended: it makes a message once, so
+the question can be repeated.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import time
 from typing import Any
 
 import grpc
@@ -22,6 +25,8 @@ from commonground.manifest import Manifest, Receipt, Sealed, reopen
 
 VARIABLE = "COMMONGROUND_VAULT"
 DESCRIBE, TRAIN = 120.0, 3600.0  # seconds: the first description loads the model
+RESTART = 30.0  # seconds that a vault may take to be there again
+AGAIN = 0.1  # seconds before it is asked again
 
 
 class VaultDevice:
@@ -32,6 +37,7 @@ class VaultDevice:
     """
 
     def __init__(self, socket: str) -> None:
+        self._socket = socket
         self._stub = NodeStub(_channel(socket))
         self._manifest: Manifest | None = None
 
@@ -79,13 +85,35 @@ class VaultDevice:
 
     def _call(self, call: Any, asked: Any, timeout: float) -> Any:
         try:
-            return call(asked, timeout=timeout)
+            return self._patiently(call, asked, timeout)
         except grpc.RpcError as error:
-            code = error.code() if isinstance(error, grpc.Call) else None
+            code = _code(error)
             if code is grpc.StatusCode.PERMISSION_DENIED:
                 raise EgressError("the vault refused; its own record says why") from error
             name = "unknown" if code is None else code.name.lower()
             raise CommonGroundError(f"the vault did not answer: {name}") from error
+
+    def _patiently(self, call: Any, asked: Any, timeout: float) -> Any:
+        until = time.monotonic() + RESTART
+        while True:
+            try:
+                return call(asked, timeout=timeout)
+            except grpc.RpcError as error:
+                if _code(error) is not grpc.StatusCode.UNAVAILABLE or not self._back(until):
+                    raise
+
+    def _back(self, until: float) -> bool:
+        """Whether there is a vault to ask again before `until`."""
+        time.sleep(AGAIN)  # a connection that has just broken counts as one for a moment
+        try:
+            grpc.channel_ready_future(_channel(self._socket)).result(max(0.0, until - time.monotonic()))
+        except grpc.FutureTimeoutError:
+            return False
+        return time.monotonic() < until
+
+
+def _code(error: grpc.RpcError) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.Call) else None
 
 
 def open_device(person: int) -> VaultDevice:

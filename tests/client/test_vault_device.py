@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,13 +51,18 @@ class FalseVault(NodeServicer):  # type: ignore[misc]
         return pb.Nothing()
 
 
-@pytest.fixture
-def vault(tmp_path: Path) -> Iterator[tuple[FalseVault, VaultDevice]]:
+def serving(socket: Path) -> tuple[grpc.Server, FalseVault]:
     server, found = grpc.server(ThreadPoolExecutor(2)), FalseVault()
     add_NodeServicer_to_server(found, server)
-    socket = tmp_path / "node.sock"
     server.add_insecure_port(f"unix:{socket}")
     server.start()
+    return server, found
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[tuple[FalseVault, VaultDevice]]:
+    socket = tmp_path / "node.sock"
+    server, found = serving(socket)
     yield found, VaultDevice(str(socket))
     server.stop(None).wait()
 
@@ -167,9 +173,22 @@ def test_the_entry_point_needs_to_know_the_socket(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match="COMMONGROUND_VAULT is not set"):
         devices.open_device(0)
     monkeypatch.setenv(vault_device.VARIABLE, str(tmp_path / "nothing.sock"))
+    monkeypatch.setattr(vault_device, "RESTART", 0.1)
     device = devices.open_device(0)
     with pytest.raises(CommonGroundError, match="did not answer: unavailable"):
         _ = device.manifest
+
+
+def test_a_vault_that_is_being_started_again_is_waited_for(tmp_path: Path) -> None:
+    socket = tmp_path / "node.sock"
+    device = VaultDevice(str(socket))
+    with ThreadPoolExecutor(1) as asking:
+        answer = asking.submit(device.shared_update, 2, ARRAYS, release="paper")
+        time.sleep(0.3)
+        assert not answer.done()
+        server, _ = serving(socket)
+        assert answer.result(20).receipt == SEALED.receipt
+    server.stop(None).wait()
 
 
 def test_reopen_holds_bytes_names_and_round_to_the_receipt() -> None:

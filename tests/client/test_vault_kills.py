@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ import toy_vault
 from toy_encoder import save_encoder
 from toy_vault import bytes_of, process
 
+from commonground.client import vault_device
 from commonground.client.device_ledger import STEPS, DeviceLedger
 from commonground.client.owner import OwnerClient
 from commonground.client.sockets import NODE, socket_folder
@@ -61,22 +63,33 @@ def ask(folder: Path, round: int, arrays: dict[str, np.ndarray], release: str) -
         return None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [*STEPS[1:], "answered"])
-def test_killed_at_any_step_there_is_one_message_and_one_charge(
-    tmp_path: Path, offer: Offer, step: str
-) -> None:
-    folder = tmp_path / "p"
+def joined(folder: Path, offer: Offer) -> tuple[dict[str, np.ndarray], str]:
+    """A profile in `folder`; a round's adapter, and the release that signs it."""
     toy_profile.make_profile(folder, offer)
     operator = toy_vault.Operator(offer)
     arrays = operator.arrays(0.1)
-    release = operator.release(1, arrays)
+    return arrays, operator.release(1, arrays)
+
+
+def agreed(folder: Path, offer: Offer) -> None:
+    """The vault is up, and its owner has said something and agreed."""
+    owner = ready(folder)
+    owner.add("danger", "please do not", "do it so", "safety")
+    owner.accept(offer.digest, 50.0)
+    owner.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [*STEPS[1:], "answered"])
+def test_killed_at_any_step_there_is_one_message_and_one_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offer: Offer, step: str
+) -> None:
+    folder, arrays, release = tmp_path / "p", *joined(tmp_path / "p", offer)
     with process(folder, step) as child:
-        owner = ready(folder)
-        owner.add("danger", "please do not", "do it so", "safety")
-        owner.accept(offer.digest, 50.0)
-        owner.close()
-        assert ask(folder, 1, arrays, release) is None
+        agreed(folder, offer)
+        with monkeypatch.context() as now:
+            now.setattr(vault_device, "RESTART", 0.1)
+            assert ask(folder, 1, arrays, release) is None
         assert child.wait(60) == -signal.SIGKILL
     with Store(folder / STORE, toy_vault.KEY) as store:
         store.check()
@@ -96,3 +109,20 @@ def test_killed_at_any_step_there_is_one_message_and_one_charge(
         assert (ledger["messages"], [row["status"] for row in ledger["entries"]]) == (1, ["committed"])
         assert ledger["epsilon"] == pytest.approx(receipts[0]["epsilon"])
         owner.close()
+
+
+@pytest.mark.slow
+def test_a_vault_that_is_killed_over_a_message_and_started_again_loses_no_round(
+    tmp_path: Path, offer: Offer
+) -> None:
+    folder, arrays, release = tmp_path / "p", *joined(tmp_path / "p", offer)
+    with ThreadPoolExecutor(1) as asking:
+        with process(folder, "made") as child:
+            agreed(folder, offer)
+            answer = asking.submit(ask, folder, 1, arrays, release)
+            assert child.wait(60) == -signal.SIGKILL
+        with process(folder):
+            owner = ready(folder)
+            assert answer.result(60) is not None
+            assert [row["status"] for row in owner.ledger()["entries"]] == ["committed"]
+            owner.close()
