@@ -43,7 +43,7 @@ def check(
         from commonground.bounds.charter_files import check_probes
         from commonground.bounds.enforcement import enforce
         from commonground.embeddings import Encoder
-        from commonground.simulations.certify.charters import read_charter, trusted_charter
+        from commonground.study.charters import read_charter, trusted_charter
         from commonground.study.signing import fingerprint
 
         found = read_charter(file) if signer is None else trusted_charter(file, signer)
@@ -93,7 +93,7 @@ def sign(
         from commonground.bounds.enforcement import enforce
         from commonground.embeddings import Encoder
         from commonground.files import write_atomically
-        from commonground.simulations.certify.charters import read_charter
+        from commonground.study.charters import read_charter
         from commonground.study.signing import fingerprint, load_key, new_key
 
         found = read_charter(file)
@@ -131,7 +131,7 @@ def diff(
 
     def work(output: Output) -> dict[str, Any]:
         from commonground.bounds.charter import diff_charters
-        from commonground.simulations.certify.charters import read_charter
+        from commonground.study.charters import read_charter
 
         left, right = read_charter(old).charter, read_charter(new).charter
         changes = diff_charters(left, right)

@@ -17,10 +17,10 @@ from commonground.bounds.enforcement import FrozenEncoder, careful, enforce
 from commonground.data.starter import starter_texts
 from commonground.errors import InputError
 from commonground.simulations.certify.answering import Kept, Policies, Tick, answer_all
-from commonground.simulations.certify.charters import CharterFile, trusted_charter
 from commonground.simulations.certify.dealing import PROBE, Row, deal, read_charter_probes
 from commonground.simulations.certify.document import SCHEMA, document, judge_answers
 from commonground.simulations.certify.judges import LETTERS, TriedJudge, make_judge
+from commonground.study.charters import CharterFile, trusted_charter
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from commonground.bounds.probes import Probe, refuse_burned
 from commonground.data.starter import starter_texts
 from commonground.errors import InputError
 from commonground.randomness import generator
-from commonground.simulations.certify.charters import CharterFile
 from commonground.simulations.writing import PROMPTS
+from commonground.study.charters import CharterFile
 
 PROBE, LOOKALIKE, EVERYDAY = "probe", "lookalike", "everyday"
 EACH_EVERYDAY = 4  # everyday prompts a person

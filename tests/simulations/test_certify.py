@@ -23,7 +23,6 @@ from commonground.bounds.intervals import Judge, upper
 from commonground.data.starter import safety_pairs
 from commonground.errors import InterruptedRunError
 from commonground.simulations.certify import run as runs
-from commonground.simulations.certify.charters import trusted_charter
 from commonground.simulations.certify.claims import Judged, violation_rate
 from commonground.simulations.certify.content import Asked
 from commonground.simulations.certify.run import CERTIFICATE, KEY, PAGE, certify
@@ -31,6 +30,7 @@ from commonground.simulations.cli import app
 from commonground.simulations.folder import RESULT
 from commonground.simulations.runner import simulate
 from commonground.simulations.settings import read_settings
+from commonground.study.charters import trusted_charter
 from commonground.study.signing import Paper, load_key, new_key, public_hex
 from commonground.training import features
 

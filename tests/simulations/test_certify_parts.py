@@ -23,7 +23,6 @@ from commonground.data.starter import safety_pairs
 from commonground.errors import DataError, InputError, ModelError, StorageError
 from commonground.report.certificate_page import certificate_page
 from commonground.simulations.certify.answering import Answer, Kept, answer_all, place, write_chunk
-from commonground.simulations.certify.charters import CharterFile, read_charter
 from commonground.simulations.certify.claims import Judged, any_adapter, violation_rate
 from commonground.simulations.certify.dealing import (
     EVERYDAY,
@@ -36,6 +35,7 @@ from commonground.simulations.certify.dealing import (
 )
 from commonground.simulations.certify.document import document, judge_answers
 from commonground.simulations.certify.judges import LetterJudge, TriedJudge, make_judge, record_of
+from commonground.study.charters import CharterFile, read_charter
 
 
 class Words:

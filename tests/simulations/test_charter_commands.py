@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from commonground import embeddings
 from commonground.bounds.charter_files import default_charter
-from commonground.simulations.certify.charters import read_charter, trusted_charter
 from commonground.simulations.cli import app
+from commonground.study.charters import read_charter, trusted_charter
 from commonground.study.signing import fingerprint
 
 
