@@ -16,9 +16,11 @@ from typing import Any
 import httpx
 
 from commonground.errors import CommonGroundError, InputError, TrustError
+from commonground.study.public_parts import PATH as PARTS
 
 SKEW = 240.0  # seconds between the clocks; Flower accepts 300 and what the network adds
 TIMEOUT = 20.0
+ANSWER = 1 << 16  # bytes of an answer that is no file
 LATER = (429, 502, 503, 504)  # the server's parts are not up, or too much was asked at once
 
 
@@ -58,9 +60,35 @@ def open_client(ca: str, timeout: float = TIMEOUT) -> httpx.Client:
 
 
 def ask(client: httpx.Client, method: str, url: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-    """One request; raises `UnreachableError`, or `TrustError` where the certificate is not the study's."""
-    with _told(url):
-        return client.request(method, url, json=body)
+    """One request with a short answer.
+
+    Returns:
+        Its code, its date and its content as it came; nothing else that the server wrote.
+
+    Raises:
+        TrustError: the answer is long, or the certificate is not the study's.
+        UnreachableError: the server does not answer.
+    """
+    content = bytearray()
+    with _told(url), client.stream(method, url, json=body) as reply:
+        for piece in reply.iter_raw():  # as it came: what is small packed may be large
+            content += piece
+            if len(content) > ANSWER:
+                raise TrustError(
+                    f"{client_host(url)} answers with more than {ANSWER} bytes", hint="ask the operator"
+                )
+        date = {name: reply.headers[name] for name in ("Date",) if name in reply.headers}
+        return httpx.Response(reply.status_code, headers=date, content=bytes(content))
+
+
+def look(client: httpx.Client, address: str) -> None:
+    """Ask the front door what time it is.
+
+    Raises:
+        InputError: the clocks are too far apart.
+        TrustError, UnreachableError: as in `ask`.
+    """
+    check_clock(ask(client, "HEAD", f"https://{address}{PARTS}"))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from commonground import __version__
-from commonground.client.contact import LATER, UnreachableError, ask, check_clock, fetch, open_client
+from commonground.client.contact import LATER, UnreachableError, ask, fetch, look, open_client
 from commonground.client.profile import FILE, Profile, profiles_home
 from commonground.errors import CommonGroundError, InputError, StorageError, TrustError
 from commonground.files import sync_folder, write_atomically
@@ -105,7 +105,7 @@ def join(
     _check_place(target)
     _check_software(invitation.terms)
     with open_client(invitation.ca) as client:
-        check_clock(ask(client, "HEAD", f"https://{invitation.address}/"))
+        look(client, invitation.address)
         parts = _take_parts(client, invitation, say)
         meant = _understand(invitation.terms, parts, say)
         from commonground.client.promise import full_epsilon, promise

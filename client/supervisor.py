@@ -22,7 +22,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from commonground.client.child import Child, Part
-from commonground.client.contact import UnreachableError, ask, check_clock, open_client
+from commonground.client.contact import UnreachableError, look, open_client
 from commonground.client.node import Link
 from commonground.client.parts import EXECUTOR, Port, read_json
 from commonground.client.profile import Profile
@@ -210,7 +210,7 @@ def first_contact(profile: Profile, say: Callable[[str], None]) -> None:
     """
     try:
         with open_client(profile.certificate.read_text(), timeout=5.0) as client:
-            check_clock(ask(client, "HEAD", f"https://{profile.address}/"))
+            look(client, profile.address)
     except UnreachableError as error:
         say(f"{error.message}; the device starts all the same and waits for it")
     except TrustError as error:

@@ -235,6 +235,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = 503, {"error": "try again"}
         self._answer(*answer)
 
+    def do_HEAD(self) -> None:  # the name is http.server's
+        """The time here, which a device holds its clock to, before it asks for anything."""
+        self.send_response(200 if self.path == PARTS else 404)
+        self.end_headers()
+
     def do_GET(self) -> None:  # the name is http.server's
         """The public parts of the study's model."""
         try:

@@ -1,7 +1,7 @@
 """The front door: the only part of a study that the network reaches. nginx ends TLS and passes on a list.
 
     POST /enrol                  to the enrolment service
-    GET /parts                   to the same: the public parts of the model, one file, the same to everybody
+    GET, HEAD /parts             to the same: the public parts of the model, one file, the same to everybody
     POST /v1/fleet/...           to the SuperLink, the paths that a device needs, each by its name
     anything else                404
 
@@ -92,7 +92,7 @@ http {{
       limit_req zone=parts burst=20 nodelay;
       limit_conn each 512; limit_conn taking 16;
       client_max_body_size 1;
-      if ($request_method != GET) {{ return 404; }}
+      if ($request_method !~ ^(GET|HEAD)$) {{ return 404; }}
       proxy_pass http://127.0.0.1:{enrol}{parts_path};
     }}
     location / {{

@@ -116,7 +116,7 @@ def test_a_profile_is_made_whole(kit: Kit, door: FrontDoor) -> None:
     assert made == read_profile(kit.target) == find_profile(kit.target)
     assert (made.slot, made.name, made.node, made.study) == (3, "Ada", "42", "toys")
     assert made.terms() == kit.offer
-    assert door.requests == [("HEAD", "/"), ("POST", "/enrol")]
+    assert door.requests == [("HEAD", "/parts"), ("POST", "/enrol")]
     assert list(kit.target.parent.iterdir()) == [kit.target]
     assert kit.target.stat().st_mode & 0o077 == 0
     key = load_ssh_private_key(made.key.read_bytes(), None)
@@ -151,7 +151,7 @@ def test_what_the_person_reads(kit: Kit) -> None:
     ):
         assert words in text
     kit.nothing_is_left()
-    assert kit.door.requests == [("HEAD", "/")]  # nothing was asked in the person's name
+    assert kit.door.requests == [("HEAD", "/parts")]  # nothing was asked in the person's name
 
 
 def test_central_trust_says_what_the_operator_could_read(kit: Kit) -> None:
@@ -257,7 +257,7 @@ def test_public_parts_are_fetched_before_the_person_decides_and_kept(
     with_parts(kit)
     made = kit.join()
     assert made is not None
-    assert kit.door.requests == [("HEAD", "/"), ("GET", "/parts"), ("POST", "/enrol")]
+    assert kit.door.requests == [("HEAD", "/parts"), ("GET", "/parts"), ("POST", "/enrol")]
     assert seen == [kit.door.parts] == [made.parts()]
 
 
@@ -350,7 +350,7 @@ ODD = [
     [],
     {"slot": 1, "name": "Ada\x1b[2Jepsilon is 0", "node_id": "1"},  # it is printed
     b'{"slot": Infinity, "name": "Ada"}',
-    b"[" * 100_000,
+    b"[" * 50_000,
 ]
 
 
@@ -361,6 +361,13 @@ def test_an_answer_that_cannot_be_read_may_have_been_a_yes(kit: Kit, body: Any) 
         kit.join()
     assert "once more" in str(caught.value.hint)
     assert (kit.target.with_name(".profile.join") / "node.key").exists()
+
+
+def test_a_long_answer_is_not_read_to_its_end(kit: Kit) -> None:
+    kit.door.answer = lambda door, request: (200, b" " * 3_000_000)
+    with pytest.raises(TrustError, match="answers with more than 65536 bytes"):
+        kit.join()
+    assert (kit.target.with_name(".profile.join") / "node.key").exists()  # it may have been a yes
 
 
 def test_a_lost_answer_is_asked_for_again_with_the_same_key(kit: Kit) -> None:
