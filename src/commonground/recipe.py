@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, cast
 
 from commonground.comparisons import TAGS, Tag
@@ -11,7 +12,7 @@ from commonground.losses import LossSettings
 from commonground.privacy.accounting import default_delta
 from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
 from commonground.rules import value_of
-from commonground.training.plan import Plan, PrivatePlan, Schedule, SharedPlan
+from commonground.training.plan import CapPlan, ConstraintPlan, Plan, PrivatePlan, Schedule, SharedPlan
 
 # Chosen on starter people and on the ratings data; docs/defaults.md says how, with the commands.
 REWARD: dict[str, Any] = {
@@ -196,8 +197,39 @@ def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: Pri
         average_from=0.5 if noisy else 1.0,
         decay=config.model.kind == "policy",
         flip_probability=private.flip_probability if label else 0.0,
+        constraint=_constraint(config),
+        kl=_cap(config),
     )
     return Plan(shared_plan, private_plan, cast(Schedule, config.schedule), config.seed)
+
+
+POLICY_PUBLIC = 4  # public pairs in a step, each a pass through the model
+POLICY_PROBES = 12  # public prompts whose answers a cap looks at
+
+
+def _constraint(config: Config) -> ConstraintPlan | None:
+    """The constraint of the private phase, if any."""
+    if not math.isfinite(config.bounds.constraint):
+        return None
+    return ConstraintPlan(
+        tolerance=config.bounds.constraint,
+        beta=float(config.loss.beta or 1),
+        rate=config.bounds.constraint_rate,
+        batch=POLICY_PUBLIC if config.model.kind == "policy" else None,
+    )
+
+
+def _cap(config: Config) -> CapPlan | None:
+    """The cap on finished private adapters, if any."""
+    bounds = config.bounds
+    if not (math.isfinite(bounds.kl) or math.isfinite(bounds.kl_worst)):
+        return None
+    return CapPlan(
+        mean=bounds.kl,
+        worst=bounds.kl_worst,
+        beta=float(config.loss.beta or 1),
+        probes=POLICY_PROBES if config.model.kind == "policy" else None,
+    )
 
 
 def all_tags() -> list[Tag]:

@@ -7,6 +7,7 @@ import numpy as np
 from commonground.comparisons import Comparison, Tag
 from commonground.randomness import generator
 from commonground.training.basis import PublicBasis, basis_within
+from commonground.training.public_models import PublicModels
 from commonground.training.reward import Form, RewardFeatures, RewardModel
 from commonground.training.reward_basis import BasisRewardModel
 from commonground.training.update import People
@@ -31,10 +32,31 @@ def features(
             for number in range(count):
                 name = f"{person} {tag} {number}"
                 table.append(Comparison("", f"{name} chosen", f"{name} rejected", tag, str(person)))
+    return over(table, dims, basis)
+
+
+def over(table: list[Comparison], dims: int = DIMS, basis: int = 0) -> RewardFeatures:
+    """Features of a table, whose texts are drawn from their own names."""
     texts = [text for c in table for text in (c.chosen, c.rejected)]
     vectors = {text: generator(1, "toy text", text).standard_normal(SIZE) for text in texts}
     unit = {text: (v / np.linalg.norm(v)).astype(np.float32) for text, v in vectors.items()}
     return RewardFeatures(table, unit, bases(basis), dims)
+
+
+def with_public(model: RewardModel, pairs: int = 8) -> RewardModel:
+    """The model with public safety pairs: so many that train, and as many probes."""
+    sides = [
+        [
+            Comparison(f"{side} {n}", f"{side} {n} safe", f"{side} {n} unsafe", "safety", "public")
+            for n in range(pairs)
+        ]
+        for side in ("train", "probe")
+    ]
+    found = model.over(model.features)
+    trains, probes = (model.over(over(side)) for side in sides)
+    prompts = tuple(c.prompt for side in sides for c in side)
+    found.public = PublicModels(trains, probes, prompts, prompts[pairs:], (pairs, pairs))
+    return found
 
 
 def model(form: Form = "linear", tags: tuple[Tag, ...] = BOTH, people: int = 3) -> RewardModel:

@@ -16,7 +16,7 @@ from commonground.losses import LossSettings, get_loss
 from commonground.randomness import normal
 from commonground.training import optimiser
 from commonground.training.model import Batch, Rows, Tensors
-from commonground.training.plan import Plan, PrivatePlan, Schedule, SharedPlan
+from commonground.training.plan import ConstraintPlan, Plan, PrivatePlan, Schedule, SharedPlan
 from commonground.training.reward import RewardModel
 from commonground.training.update import (
     People,
@@ -57,7 +57,8 @@ def uneven(start: int = 0, stop: int = 7) -> People:
 
 
 def uneven_model() -> RewardModel:
-    return RewardModel(toy_reward.features({"safety": 6, "taste": 6}, people=7), toy_reward.BOTH)
+    own = RewardModel(toy_reward.features({"safety": 6, "taste": 6}, people=7), toy_reward.BOTH)
+    return toy_reward.with_public(own)
 
 
 def moved(model: RewardModel, seed: int = 3) -> Tensors:
@@ -165,6 +166,7 @@ PLANS = {
     "noisy": NOISY,
     "adam": replace(NOISY, optimiser="adam", decay=True),
     "label": replace(PRIVATE, loss="rdpo", flip_probability=0.3, sampling=0.5),
+    "constraint": replace(NOISY, constraint=ConstraintPlan(tolerance=-0.2, beta=1.0, rate=1.0)),
 }
 
 
@@ -198,6 +200,7 @@ def test_chunks_of_people_do_not_matter_to_the_private_phase(name: str, size: in
     close(parts.adapter, whole.adapter)
     close(parts.total, whole.total)
     close(parts.moments, whole.moments)
+    close(parts.dual, whole.dual)
     assert whole.adapter["private.v"].abs().max() > 1e-2
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from commonground.losses import Loss, LossSettings
+
+if TYPE_CHECKING:
+    from commonground.training.public_models import PublicModels
 
 Tensors = dict[str, Tensor]
 Part = Literal["shared", "private"]
@@ -62,9 +65,14 @@ class PreferenceModel(Protocol):
 
     A model is built over a fixed table of comparisons; `Rows.index` points into it. It is deterministic:
     no dropout, no batch statistics, no draws of its own.
+
+    Attributes:
+        kind: `reward` or `policy`.
+        public: the same model over public safety pairs, where the configuration bounds private adapters.
     """
 
     kind: str
+    public: PublicModels | None
 
     def shared_spec(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the shared adapter's trainable tensors, in a fixed order."""

@@ -43,6 +43,46 @@ class SharedPlan:
 
 
 @dataclass(frozen=True)
+class ConstraintPlan:
+    """Constrained DPO in the private phase; see `training.constrained`.
+
+    Attributes:
+        tolerance: what may be lost of the shared policy's mean probability of the safe answer.
+        beta: of that probability, sigma(beta D).
+        rate: step size of the price, eta.
+        batch: public pairs in a step; None = all.
+        most: largest price.
+        memory: weight of what was before in the running means of the probability and of the price.
+    """
+
+    tolerance: float
+    beta: float
+    rate: float = 0.1
+    batch: int | None = None
+    most: float = 20.0
+    memory: float = 0.9
+
+
+@dataclass(frozen=True)
+class CapPlan:
+    """A finished private adapter is scaled back to a KL; see `training.kl_cap`. Infinity = no cap.
+
+    Attributes:
+        mean: nats an answer, over the public probes.
+        worst: nats an answer, of the probe where it is largest.
+        beta: a reward model only, of its choice between two answers.
+        probes: public probes; None = all.
+        tokens: a policy only, tokens of an answer.
+    """
+
+    mean: float
+    worst: float
+    beta: float = 1.0
+    probes: int | None = None
+    tokens: int = 24
+
+
+@dataclass(frozen=True)
 class PrivatePlan:
     """The private phase, over a person's whole life.
 
@@ -59,6 +99,8 @@ class PrivatePlan:
         ridge: pull towards zero.
         average_from: fraction of the lifetime after which iterates are averaged; 1 = last iterate.
         flip_probability: of randomised response on each label (mechanism `label`), else 0.
+        constraint: on public safety pairs, or None.
+        kl: most that a finished adapter may differ from the shared policy, or None.
     """
 
     tags: tuple[Tag, ...]
@@ -76,6 +118,8 @@ class PrivatePlan:
     average_from: float = 0.5
     decay: bool = False
     flip_probability: float = 0.0
+    constraint: ConstraintPlan | None = None
+    kl: CapPlan | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.texts import TextEncoder
 from commonground.training.writing import Request, write, write_one
+
+if TYPE_CHECKING:
+    from commonground.training.public_models import PublicModels
 
 CHUNK_TOKENS = 512  # answer tokens scored at once: bounds the logits at about 100 MB
 KEPT_REFERENCES = 200_000
@@ -54,6 +58,7 @@ class PolicyModel:
     """
 
     kind = "policy"
+    public: PublicModels | None = None
 
     def __init__(
         self,
@@ -317,6 +322,51 @@ class PolicyModel:
                 told = len(text)
         if rest := self._texts.decode(ids)[told:]:
             yield rest
+
+    def answer_ratios(
+        self,
+        prompts: Sequence[str],
+        shared: Tensors | None,
+        private: Tensors | None,
+        *,
+        tokens: int,
+        seed: int,
+    ) -> Tensor:
+        """How much likelier under shared one answer a prompt is, drawn from the personal policy.
+
+        Args:
+            prompts: n prompts.
+            shared: shared adapter without person axis, or None.
+            private: private adapter likewise.
+            tokens: of an answer, at most; the end token is one of them.
+            seed: of the draws.
+
+        Returns:
+            (n,) float64, ln pi_s(y) - ln pi_i(y), nats an answer.
+        """
+        asked = [self._texts.prompt(text) for text in prompts]
+        answers = write(
+            self.decoder.model,
+            self.adapters,
+            [Request(text, shared, private) for text in prompts],
+            asked,
+            end=self._texts.end,
+            tokens=tokens,
+            temperature=1.0,
+            seed=seed,
+        )
+        end = () if self._texts.end is None else (self._texts.end,)
+        rows = [
+            (prompt, (*ids, *(end if len(ids) < tokens else ())))
+            for prompt, ids in zip(asked, answers, strict=True)
+        ]
+        logps = []
+        for own in (None, private):
+            self._set(shared, own, train=None)
+            known = self._logps(list(dict.fromkeys(rows)))
+            logps.append(torch.tensor([known[row] for row in rows], dtype=torch.float64))
+        self.adapters.enable(())
+        return logps[0] - logps[1]
 
     def nats_per_token(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Base-model negative log-likelihood a token of each answer (fluency: lower is more natural)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from commonground.losses import get_loss
 from commonground.randomness import Streams, coins, normals
 from commonground.training import optimiser
+from commonground.training.constrained import Constraint, first_dual
 from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, padded, person_rows
 from commonground.training.people import People, along, choose, take
 from commonground.training.plan import PrivatePlan
@@ -25,23 +26,25 @@ class PrivateState:
         total: sum of the averaged iterates.
         moments: the optimiser's state.
         steps: (P,) int64, lifetime steps taken, which the privacy claim counts.
+        dual: prices of a constraint, (P,) each; empty without one. They tell about a person, and stay here.
     """
 
     adapter: Tensors
     total: Tensors
     moments: Tensors
     steps: torch.Tensor
+    dual: Tensors = field(default_factory=dict)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Flat name -> array, P first; `from_arrays` takes them back."""
-        parts = {"adapter": self.adapter, "total": self.total, "moments": self.moments}
+        parts = {"adapter": self.adapter, "total": self.total, "moments": self.moments, "dual": self.dual}
         flat = {f"{part}/{k}": v.numpy() for part, tensors in parts.items() for k, v in tensors.items()}
         return flat | {"steps": self.steps.numpy()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> PrivateState:
         """The state that `to_arrays` gave."""
-        parts: dict[str, Tensors] = {"adapter": {}, "total": {}, "moments": {}}
+        parts: dict[str, Tensors] = {"adapter": {}, "total": {}, "moments": {}, "dual": {}}
         for key, value in arrays.items():
             if key != "steps":
                 part, name = key.split("/", 1)
@@ -60,6 +63,7 @@ class PrivateState:
             join([s.total for s in states]),
             join([s.moments for s in states]),
             torch.cat([s.steps for s in states]),
+            join([s.dual for s in states]),
         )
 
 
@@ -68,7 +72,8 @@ def first_private(model: PreferenceModel, people: int, plan: PrivatePlan) -> Pri
     adapter = take(model.initial_private(), people)
     zeros = {name: torch.zeros_like(value) for name, value in adapter.items()}
     moments = optimiser.init(plan.optimiser, adapter)
-    return PrivateState(adapter, zeros, moments, torch.zeros(people, dtype=torch.int64))
+    steps = torch.zeros(people, dtype=torch.int64)
+    return PrivateState(adapter, zeros, moments, steps, first_dual(people, plan.constraint))
 
 
 def private_phase(
@@ -88,7 +93,8 @@ def private_phase(
     `plan.sampling`, each pair's gradient clipped to `plan.clip`, noise of std `noise_multiplier * clip` on
     the sum, and the public denominator `sampling * cap`. An empty draw is a step of noise alone. A person
     whose lifetime steps are spent is left exactly as she was. Draws are keyed by (person, lifetime step):
-    however the steps are cut into visits, they are the same.
+    however the steps are cut into visits, they are the same. A constraint adds the gradient of public pairs
+    to a step that is noised already: it is post-processing, and nothing more is spent.
 
     Args:
         model: the preference model.
@@ -109,11 +115,15 @@ def private_phase(
     if not (state.steps < plan.steps).any() or steps < 1:
         return state
     gradient = _PrivateGradient(model, people, shared, plan, seed, stream)
+    constraint = _constraint(model, people, shared, plan, seed, stream)
     for _ in range(steps):
         active = state.steps < plan.steps
         if not active.any():
             break
-        found = gradient.at(state)
+        found, dual = gradient.at(state), state.dual
+        if constraint is not None:
+            pulled, dual = constraint.pull(state.adapter, state.dual, state.steps)
+            found = {name: value + pulled[name] for name, value in found.items()}
         rate: float | torch.Tensor = plan.rate
         if plan.decay:
             rate = plan.rate * (1 - state.steps / plan.steps).clamp(min=0)
@@ -126,8 +136,26 @@ def private_phase(
             choose(averaged, {k: state.total[k] + v for k, v in adapter.items()}, state.total),
             choose(active, moments, state.moments),
             state.steps + active.long(),
+            choose(active, dual, state.dual),
         )
     return state
+
+
+def _constraint(
+    model: PreferenceModel, people: People, shared: Tensors | None, plan: PrivatePlan, seed: int, stream: str
+) -> Constraint | None:
+    """What the plan's constraint means here; None without one."""
+    if plan.constraint is None:
+        return None
+    if model.public is None:
+        raise ValueError("the plan has a constraint on public pairs, and the model was given none")
+    frozen = _everybody(shared, len(people.index))
+    return Constraint(model.public, people.index, frozen, plan.constraint, seed, stream)
+
+
+def _everybody(shared: Tensors | None, count: int) -> Tensors | None:
+    """A shared adapter of leading axis 1 or P, for each of P people."""
+    return None if shared is None else {k: v.expand(count, *v.shape[1:]) for k, v in shared.items()}
 
 
 class _PrivateGradient:
@@ -149,7 +177,7 @@ class _PrivateGradient:
         rows, count = person_rows(tables), len(people.index)
         if plan.flip_probability > 0:
             rows = Rows(rows.index, rows.mask, self._flips(tables))
-        frozen = None if shared is None else {k: v.expand(count, *v.shape[1:]) for k, v in shared.items()}
+        frozen = _everybody(shared, count)
         self._batch: Batch = model.batch(rows, "private", frozen)
 
     def at(self, state: PrivateState) -> Tensors:

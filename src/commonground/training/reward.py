@@ -17,7 +17,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from commonground.training.basis import PublicBasis, bases_as_parts
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.reward_kernels import BasisPairs, LinearPairs, Slope, TanhPairs
+
+if TYPE_CHECKING:
+    from commonground.training.public_models import PublicModels
 
 HIDDEN = 8  # rank of A in the tanh form, where the basis has so many directions
 START = "start."  # of the names of public parts that are the start of a tensor that trains
@@ -116,6 +119,7 @@ class RewardModel:
     """
 
     kind = "reward"
+    public: PublicModels | None = None
 
     def __init__(
         self,
