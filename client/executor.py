@@ -43,6 +43,7 @@ from commonground.strategies.records import CONFIG
 log = logging.getLogger("commonground.client.executor")
 
 POLL = 0.5  # seconds between looks for a task
+BUNDLES = 1000  # bundles that are known again
 PLAIN = ("pyproject.toml", "README.md", "LICENSE", ".gitignore")  # what a bundle without code has
 # Reasons of refusals, beside those of `handlers`: constants, for the owner.
 FOREIGN_CODE, FOREIGN_TASK, FOREIGN_KIND = "foreign code", "no task of a ClientApp", "unknown message"
@@ -166,6 +167,8 @@ class Executor:
         """Say, once for each bundle, that it has code, which is not run; names alone are looked at."""
         if digest in self._bundles:
             return
+        if len(self._bundles) >= BUNDLES:  # a server may send a new one with every task
+            self._bundles.clear()
         self._bundles.add(digest)
         names = foreign_files(bundle)
         if names:

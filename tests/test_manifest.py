@@ -109,6 +109,25 @@ def test_the_manifest_survives_a_round_trip_and_every_field_counts() -> None:
     assert MANIFEST.size == 7
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tensors": None},
+        {"tensors": [{"name": "a"}]},
+        {"tensors": [7]},
+        {"clip": "wide"},
+        {"versions": 3},
+        {"participation": [1, 2, 3]},
+        {"participation": ["one", 2]},
+    ],
+)
+def test_what_is_no_manifest_is_one_line(change: dict[str, object]) -> None:
+    with pytest.raises(EgressError, match="this is no manifest"):
+        Manifest.from_dict(MANIFEST.to_dict() | change)
+    with pytest.raises(EgressError, match="this is no manifest"):
+        Manifest.from_dict({})
+
+
 @given(
     arrays(np.float64, (5,), elements=st.floats(allow_nan=True, allow_infinity=True)),
     st.floats(min_value=1e-6, max_value=1e6),

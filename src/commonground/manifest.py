@@ -74,16 +74,21 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Manifest:
-        """The manifest that `to_dict` wrote."""
-        k, b = values.get("participation", (0, 0))
-        bits = [values["bit"]] if "bit" in values else []
-        tensors, received, bit = (
-            tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in found)
-            for found in (values["tensors"], values.get("received", ()), bits)
-        )
-        joins = (int(k), int(b)) if k else None
-        clip, noise = float(values["clip"]), bool(values["noise_on_device"])
-        return cls(tensors, clip, noise, dict(values["versions"]), received, bit[0] if bit else None, joins)
+        """The manifest that `to_dict` wrote; raises `EgressError` where it is none."""
+        try:
+            k, b = values.get("participation", (0, 0))
+            bits = [values["bit"]] if "bit" in values else []
+            tensors, received, bit = (
+                tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in found)
+                for found in (values["tensors"], values.get("received", ()), bits)
+            )
+            joins = (int(k), int(b)) if k else None
+            clip, noise, versions = (
+                float(values["clip"]), bool(values["noise_on_device"]), dict(values["versions"])
+            )  # fmt: skip
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise EgressError(f"this is no manifest: {type(error).__name__} ({error})"[:200]) from error
+        return cls(tensors, clip, noise, versions, received, bit[0] if bit else None, joins)
 
     @functools.cached_property
     def digest(self) -> str:
