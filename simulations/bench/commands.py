@@ -17,6 +17,8 @@ from commonground.console import Output
 
 Run = Callable[[str, Callable[[Output], dict[str, Any]]], None]
 
+PAGES = {"scale": "plot", "bounds": "bounds_plot"}  # parts that draw, and who draws for them
+
 Quick = Annotated[bool, typer.Option("--quick", help="A small run, to see that it works.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with 1 when a bar is missed.")]
 Out = Annotated[Path | None, typer.Option("--out", help="A folder for bench-NAME.json (and plots).")]
@@ -31,7 +33,7 @@ def bench_app(run: Run) -> typer.Typer:
         no_args_is_help=True,
     )
 
-    def measure(name: str, format: str, check: bool, out: Path | None, **how: bool) -> None:
+    def measure(name: str, format: str, check: bool, out: Path | None, **how: Any) -> None:
         missed: list[str] = []
 
         def work(output: Output) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def bench_app(run: Run) -> typer.Typer:
             with one_thread():
                 found = module.measure(say=output.say, **how)
             missed.extend(found.missed)
-            output.show(*tables(found))
+            output.show(*getattr(module, "tables", tables)(found))
             data: dict[str, Any] = found.to_dict()
             if out is not None:
                 for file in _write(out, name, found, data):
@@ -119,6 +121,16 @@ def bench_app(run: Run) -> typer.Typer:
         """
         measure("deployed", format, check, out, quick=quick)
 
+    @app.command()
+    def bounds(quick: Quick = False, check: Check = False, out: Out = None, format: Format = "text") -> None:
+        """What each way of bounding personalisation leaves of five tastes, and what it guarantees.
+
+        With --out, answers are kept in the folder as they are written, and the same command goes on.
+
+        Example: `commonground bench bounds --out bench`
+        """
+        measure("bounds", format, check, out, quick=quick, keep=out)
+
     return app
 
 
@@ -130,9 +142,8 @@ def _write(out: Path, name: str, found: Any, data: dict[str, Any]) -> list[Path]
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(files[0], (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
-        if name == "scale":
-            from commonground.simulations.bench.plot import page
-
+        if name in PAGES:
+            page = importlib.import_module(f"commonground.simulations.bench.{PAGES[name]}").page
             files.append(out / f"bench-{found.bench}.html")
             write_atomically(files[1], page(found).encode())
     return files

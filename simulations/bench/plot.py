@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from commonground.report.drawing import Figure, bars, figure, layout, titled, trace
 from commonground.simulations.bench.measured import Measured
-from commonground.simulations.bench.view import WORDS
+from commonground.simulations.bench.view import WORDS, Found
 from commonground.simulations.bench.view import figure as number
 
 AXES = {"people": "people, at a fixed cohort", "cohort": "cohort, at a fixed number of people"}
@@ -17,6 +17,19 @@ VALUES = {"seconds": "seconds a round", "memory": "peak memory, MB"}
 
 def page(found: Measured) -> str:
     """The page as text; nothing in it is fetched from anywhere."""
+    titles = {f"{axis}-{value}": (AXES[axis], VALUES[value]) for axis in AXES for value in VALUES}
+    return rendered("bench.html", found, figures(found), words=WORDS, titles=titles, number=number)
+
+
+def rendered(template: str, found: Found, plots: Mapping[str, Figure], **more: Any) -> str:
+    """A page of this folder's templates, in the report's look.
+
+    Args:
+        template: its file.
+        found: what was measured.
+        plots: id -> figure.
+        more: what else the template names.
+    """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -29,17 +42,14 @@ def page(found: Measured) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["number"] = number
-    plots = figures(found)
     return environment.get_template(
-        "bench.html"
+        template
     ).render(
         found=found,
-        words=WORDS,
-        titles={f"{axis}-{value}": (AXES[axis], VALUES[value]) for axis in AXES for value in VALUES},
         figures=plots,
         plotly=Markup(get_plotlyjs()),  # the library's own text
         nonce=hashlib.sha256(repr(found).encode()).hexdigest()[:32],
+        **more,
     )
 
 

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from commonground.simulations.bench.measured import Bar, Measured
 
+
+class Found(Protocol):
+    """What every benchmark's finding has."""
+
+    @property
+    def bench(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def machine(self) -> dict[str, str | float | bool]:
+        """Where it was measured."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was run."""
+        ...
+
+
 WORDS = {True: "reached", False: "MISSED", None: "not measured"}
 
 
 def tables(found: Measured) -> list[str | Table]:
     """Machine, rows, bars and notes."""
+    shown: list[str | Table] = [*heading(found), _rows(found)]
+    if found.bars:
+        shown.append(bar_table(found.bars))
+    return [*shown, *found.notes]
+
+
+def heading(found: Found) -> list[str]:
+    """What was run, and where."""
     busy = "; LOADED machine: take no number from it" if found.machine["loaded"] else ""
     where = f"{found.machine['words']}; one thread a process; load {found.machine['load']} at the start{busy}"
     settings = ", ".join(f"{name} {value}" for name, value in found.settings.items())
-    shown: list[str | Table] = [f"bench {found.bench}: {settings}", where, _rows(found)]
-    if found.bars:
-        shown.append(_bars(found.bars))
-    return [*shown, *found.notes]
+    return [f"bench {found.bench}: {settings}", where]
 
 
 def _rows(found: Measured) -> Table:
@@ -35,7 +62,8 @@ def _rows(found: Measured) -> Table:
     return table
 
 
-def _bars(bars: list[Bar]) -> Table:
+def bar_table(bars: list[Bar]) -> Table:
+    """What was wanted and seen."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("bar")
     table.add_column("wanted", justify="right", no_wrap=True)
