@@ -30,8 +30,8 @@ from commonground.server.checkpoint import load_state, save_state
 from commonground.server.conduct import Conduct
 from commonground.server.job import Job
 from commonground.strategies import together
-from commonground.strategies.person_dp import PersonLevel
-from commonground.strategies.records import ARRAYS, CONFIG, to_record
+from commonground.strategies.person_dp import PersonLevel, same
+from commonground.strategies.records import ARRAYS, CONFIG, from_record, to_record
 from commonground.strategies.safety_gate import ACTIONS, Decision
 from commonground.strategies.together import serves_cohorts
 
@@ -130,7 +130,9 @@ def run_rounds(
     arrays = to_record(wrapper.current if start else job.initial_arrays())
     _wait_for_nodes(grid, job.people, stop)
     for round in range(start + 1, job.rounds + 1):
-        arrays = conduct.opening(round, arrays, wrapper, stop)
+        left, arrays = arrays, conduct.opening(round, arrays, wrapper, stop)
+        if not same(from_record(left), from_record(arrays)):  # the operator took up an earlier version
+            wrapper.begin_anew(job.wrapper().inner)
         began = time.monotonic()
         before, clip = dict(wrapper.counts), wrapper.mechanism.asked.get("clip")
         asked = list(wrapper.configure_train(round, arrays, ConfigRecord(), grid))

@@ -127,7 +127,7 @@ class PersonLevel(Unasked):
         shapes = {name: value.shape for name, value in current.items()}
         if shapes != {spec.name: spec.shape for spec in self.manifest.broadcast}:
             raise StrategyError(f"the arrays to broadcast have shapes {shapes}; the manifest differs")
-        if self._exact is None or not _same(self._cast(self._exact, server_round), current):
+        if self._exact is None or not same(self._cast(self._exact, server_round), current):
             specs = self.manifest.broadcast
             self._exact = {spec.name: current[spec.name].astype(np.float64) for spec in specs}
         self._tell()
@@ -199,6 +199,18 @@ class PersonLevel(Unasked):
         if self._sum is None:
             return None
         return self._cast({name: value / self._averaged for name, value in self._sum.items()}, 0)
+
+    def begin_anew(self, fresh: Strategy) -> None:
+        """Forget where the rule came from: the next round begins with other parameters than this one left.
+
+        Momentum and the average belong to the parameters that were given up. Who took part, what was counted
+        and the noise go on: people have spent what they spent.
+
+        Args:
+            fresh: the inner strategy, as at the start.
+        """
+        self.inner, self._exact, self._sum, self._averaged = fresh, None, None, 0
+        self._tell()
 
     # -- its parts ------------------------------------------------------------------------------------
 
@@ -339,5 +351,6 @@ class PersonLevel(Unasked):
         self.inner.summary()
 
 
-def _same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> bool:
+def same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> bool:
+    """Whether two sets of arrays have the same names and the same numbers."""
     return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)

@@ -153,8 +153,8 @@ def test_only_the_enrolled_are_asked(tmp_path: Path) -> None:
         revoke(study, "p9", None)
 
 
-def test_an_earlier_release_is_taken_up_again_under_a_new_number(tmp_path: Path) -> None:
-    study = make_study(tmp_path / "study")
+def until_round_3(study: Study) -> None:
+    """Run a study and stop it in its third round."""
     stop = threading.Event()
 
     class Stopping(ToyNodes):
@@ -166,6 +166,32 @@ def test_an_earlier_release_is_taken_up_again_under_a_new_number(tmp_path: Path)
 
     with pytest.raises(InterruptedRunError):
         run_study(Stopping(), study, stop)
+
+
+def test_momentum_does_not_outlive_what_was_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Momentum is empty in a first step, so version 2 and what follows it are those of a study without."""
+    found = []
+    for name, option in (("with", "{server_momentum: 0.9}"), ("without", "{server_momentum: 0.0}")):
+        study = make_study(
+            tmp_path / name, ["strategy.name=fedavgm", f"strategy.options={option}", "strategy.average=false"]
+        )
+        (tmp_path / f"{name}-devices").mkdir()
+        monkeypatch.setenv("TOY_STORE", str(tmp_path / f"{name}-devices"))
+        monkeypatch.setenv(toy_study.STUDY, str(study.folder))
+        (study.folder / "seed.key").chmod(0o600)
+        (study.folder / "seed.key").write_text("7")
+        until_round_3(study)
+        Releases(study).roll_back(2)
+        run_study(ToyNodes(), study)
+        found.append([tensors for _, _, tensors in releases(study)])
+    momentum, plain = found
+    assert momentum[2] != plain[2]  # else momentum would not show
+    assert [momentum[k] for k in (0, 1, 3, 4)] == [plain[k] for k in (0, 1, 3, 4)]
+
+
+def test_an_earlier_release_is_taken_up_again_under_a_new_number(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study")
+    until_round_3(study)
     with pytest.raises(InputError, match="no release 9; known: 1 to 3"):
         Releases(study).roll_back(9)
     Releases(study).roll_back(2)
