@@ -60,9 +60,9 @@ night: install browser  ## the few tests that wait a minute each: a node let in 
 chaos: install browser  ## kill -9 of every part of a running study: KILLS of each (5; 20 for a night), SEED repeats
 	$(QUIET) KILLS=$${KILLS:-5} $(BIN)/python -m pytest tests/deploy/test_chaos.py -v -s --timeout 7200
 
-bench: install  ## measure the fleet: ratios, bars, and what the machine can do (about half an hour)
+bench: install  ## measure the fleet: ratios, bars, and what the machine can do (about 40 minutes)
 	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds
-	for what in local roof round "scale --headline" policy devices; do \
+	for what in local roof round "scale --headline" policy devices bounds; do \
 		$(QUIET) $(BIN)/commonground bench $$what --out runs/bench || exit 1; done
 
 clean:  ## remove .venv, caches and build outputs; runs stay
