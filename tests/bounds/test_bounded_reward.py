@@ -11,7 +11,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from commonground.bounds.reward import best_of, best_of_bound, bounded_margin, bounded_reward, rank
+from commonground.bounds.reward import (
+    best_of,
+    best_of_bound,
+    bounded_margin,
+    bounded_reward,
+    centred,
+    rank,
+)
 from commonground.errors import InputError
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
@@ -103,3 +110,21 @@ def test_no_draw_is_refused() -> None:
         best_of([])
     with pytest.raises(InputError, match="best of 0"):
         best_of_bound(0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, -1e6])
+def test_what_a_private_reward_says_of_all_answers_changes_nothing(shift: float) -> None:
+    """Without that, a constant of 3 would use up the tanh, and the taste with it."""
+    private = torch.tensor([0.2, -0.1, 0.4], dtype=torch.float64) + shift
+    assert centred(private).tolist() == pytest.approx([0.2 - 1 / 6, -0.1 - 1 / 6, 0.4 - 1 / 6], abs=1e-9)
+    found = bounded_margin(one(0.3), private[:1], private[1:2], 0.25).item()
+    assert found == pytest.approx(0.3 + 0.5 * math.tanh(0.3 / 0.5), abs=1e-9)
+    two = bounded_reward(torch.tensor([0.3, 0.0], dtype=torch.float64), centred(private[:2]), 0.25)
+    assert found == pytest.approx(float(two[0] - two[1]), abs=1e-9)  # the same as the two rewards apart
+    assert rank(torch.zeros(3).double(), private, 0.01) == [2, 0, 1]
+
+
+def test_a_mean_is_taken_over_finite_rewards_alone() -> None:
+    assert centred(torch.tensor([math.inf, 1.0, 3.0, math.nan])).tolist()[:3] == [math.inf, -1.0, 1.0]
+    assert centred(torch.tensor([math.inf, -math.inf])).tolist() == [math.inf, -math.inf]
+    assert bounded_margin(one(1.0), one(math.inf), one(math.inf), 0.5).item() == 1.0

@@ -6,6 +6,11 @@ A private reward moves each answer by less than c, so it moves a margin by less 
 shared margin is above 2c keeps its order, whatever the private adapter holds. That is all that is promised;
 an adapter that knows which way to push still turns pairs of smaller margin.
 
+Only differences between answers to one prompt mean anything in a reward, so what a private reward says of
+them all is taken off first (`centred`): else a constant would use up tanh, and with it the person's taste.
+The theorem needs nothing of r_private, so it holds all the same; between two answers it reads
+    margin = m_shared + 2c tanh(m_private / 2c).
+
 `best_of` is the baseline without any adapter in the decoder: n draws from the shared policy, the best by any
 score whatever. An answer can be chosen only if it was drawn, so its probability is at most n times that under
 shared: D_inf <= ln n (and KL <= ln n - (n - 1) / n).
@@ -48,7 +53,7 @@ def bounded_reward(shared: Tensor, private: Tensor, c: float) -> Tensor:
 
 
 def bounded_margin(shared: Tensor, private_chosen: Tensor, private_rejected: Tensor, c: float) -> Tensor:
-    """Margin of `bounded_reward` between two answers: the shared margin, moved by less than 2c.
+    """Margin of the bounded reward between two answers to a prompt: the shared one, moved by less than 2c.
 
     Args:
         shared: shared margin, chosen minus rejected, any shape.
@@ -56,14 +61,26 @@ def bounded_margin(shared: Tensor, private_chosen: Tensor, private_rejected: Ten
         private_rejected: private reward of the rejected answer, same shape.
         c: see `bounded_reward`.
     """
-    zero = torch.zeros_like(shared)
-    pull = bounded_reward(zero, private_chosen, c) - bounded_reward(zero, private_rejected, c)
-    return shared + pull.clamp(-2 * c, 2 * c)
+    return bounded_reward(shared, private_chosen - private_rejected, 2 * c)
+
+
+def centred(private: Tensor) -> Tensor:
+    """Private rewards of the answers to one prompt, without what it says of them all.
+
+    Args:
+        private: (..., K) anything.
+
+    Returns:
+        The same shape; the mean of those that are finite is taken off.
+    """
+    finite = private.isfinite()
+    total = torch.where(finite, private, 0.0).sum(-1, keepdim=True)
+    return private - total / finite.sum(-1, keepdim=True).clamp(min=1)
 
 
 def rank(shared: Tensor, private: Tensor, c: float) -> list[int]:
-    """Answers from best to worst by the bounded reward; (n,) each; ties go to the shared reward."""
-    reward = bounded_reward(shared, private, c).tolist()
+    """Answers to a prompt from best to worst by the bounded reward; (n,) each; ties go to the shared one."""
+    reward = bounded_reward(shared, centred(private), c).tolist()
     return sorted(range(len(reward)), key=lambda k: (-reward[k], -float(shared[k]), k))
 
 
