@@ -154,8 +154,7 @@ class Deployment(Conduct):
         self, round: int, arrays: ArrayRecord, wrapper: PersonLevel, stop: threading.Event
     ) -> ArrayRecord:
         """Wait for people, note the round, and give what it begins with."""
-        self._wait(round, stop)
-        wrapper.eligible = np.array(sorted(enrolled_nodes(self._study)), np.int64)
+        self._wait(round, wrapper, stop)
         content = self._releases.open(round, from_record(arrays))
         self._releases.score(round, self._safety(content))
         if round <= wrapper.rounds:
@@ -191,15 +190,16 @@ class Deployment(Conduct):
         self._audit.add("round", round=event.round, **values)
         if values["void"]:
             log.warning(
-                "round %d is void: %d of %d updates came, %d are needed; it is charged, nothing moves",
+                "round %d is void: %d of %d updates came, %d are needed; who was asked is charged",
                 event.round, event.replies, len(event.people), minimum,
             )  # fmt: skip
 
-    def _wait(self, round: int, stop: threading.Event) -> None:
+    def _wait(self, round: int, wrapper: PersonLevel, stop: threading.Event) -> None:
         """Until enough devices are online, or patience ends with as many as an update of each would do.
 
         With fewer than `minimum` the round could not but be void, and people would be charged for nothing:
-        the first who enrols would use up all rounds of a study.
+        the first who enrols would use up all rounds of a study. Where enough are online, but not of those
+        whose turn it is, the round asks nobody, and nobody pays for it.
         """
         settings, began, said = self._study.settings, time.monotonic(), False
         least = max(1, settings.minimum)
@@ -208,9 +208,19 @@ class Deployment(Conduct):
             offer = self._study.offer
             if not offer.is_open():
                 raise InterruptedRunError(f"the study is closed: its time is {offer.opens} to {offer.closes}")
-            here = len(set(enrolled_nodes(self._study).values()) & set(self._grid.get_node_ids()))
-            waited = time.monotonic() - began
-            if here >= wanted or (here >= least and waited >= settings.patience):
+            enrolled, online = enrolled_nodes(self._study), set(self._grid.get_node_ids())
+            wrapper.eligible = np.array(sorted(enrolled), np.int64)
+            here = sum(node in online for node in enrolled.values())
+            able = sum(enrolled[person] in online for person in wrapper.turn(round).tolist())
+            late = time.monotonic() - began >= settings.patience
+            if here >= wanted and (able >= least or round > wrapper.rounds):
+                return
+            if here >= least and late:
+                if able < least and round <= wrapper.rounds:
+                    log.warning(
+                        "round %d asks nobody: %d of its turn are online, %d are needed", round, able, least
+                    )
+                    wrapper.eligible = np.array([], np.int64)
                 return
             if not said:
                 said = True

@@ -133,8 +133,7 @@ class PersonLevel(Unasked):
         self._tell()
         with quiet_flower():  # lets the inner strategy note where it stands; it samples nobody
             self.inner.configure_train(server_round, to_record(self._exact), ConfigRecord(dict(config)), grid)
-        drawn = draw_cohort(self.seed, server_round, self.eligible, self.q, self.mechanism.band)
-        drawn = under_cap(drawn, self.taken_part, self.participations)
+        drawn = self.turn(server_round)
         self.taken_part[drawn] += 1
         self.cohort = drawn.tolist()
         shared: dict[str, int | str | float] = {"round": server_round, "manifest": self.manifest.digest}
@@ -187,6 +186,11 @@ class PersonLevel(Unasked):
         else:
             self._exact = self._checked_result(server_round, from_record(result))
         return self._ended(server_round), metrics
+
+    def turn(self, server_round: int) -> np.ndarray:
+        """The people whose turn a round is, (n,) ascending: drawn of those who are eligible now."""
+        drawn = draw_cohort(self.seed, server_round, self.eligible, self.q, self.mechanism.band)
+        return under_cap(drawn, self.taken_part, self.participations)
 
     @property
     def current(self) -> Arrays:

@@ -33,6 +33,7 @@ from commonground.server.rounds import Outcome, load_outcome, run_rounds
 from commonground.server.state import Study
 from commonground.server.tables import Enrolled, Released, Round
 from commonground.simulations.grid import InProcessGrid
+from commonground.strategies.cohort import draw_cohort
 from commonground.study.release import tensors_digest
 
 
@@ -334,6 +335,25 @@ def test_no_round_begins_that_cannot_but_be_void(tmp_path: Path) -> None:
     stop.set()
     thread.join(20)
     assert [type(error) for error in failed] == [InterruptedRunError]
+
+
+def test_a_round_whose_turn_is_away_asks_nobody_and_nobody_pays(tmp_path: Path) -> None:
+    banded = ["privacy.shared.mechanism=banded", "privacy.shared.band=2", "cohort=2"]
+    study = make_study(tmp_path / "study", banded, minimum=2)
+    study.change(patience=0.0)
+    (study.folder / "seed.key").chmod(0o600)
+    (study.folder / "seed.key").write_text("4")
+    turns = [draw_cohort(4, round, np.arange(PEOPLE), 0.5, 2).tolist() for round in (1, 2)]
+    assert [len(turn) for turn in turns] == [2, 2]
+    away = turns[0][0]
+    with pytest.raises(ValueError, match=f"message to node {node_of(away)}"):  # the last private phase
+        run_study(ToyNodes([node_of(person) for person in range(PEOPLE) if person != away]), study)
+    assert [(r.round, r.asked, r.void) for r in rounds(study)] == [
+        (1, 0, True), (2, 2, False), (3, 0, True), (4, 2, False),
+    ]  # fmt: skip
+    with Ledger(study.folder / "ledger.db", study_job(study).digest, "gaussian") as ledger:
+        paid = [bool(ledger.spent(f"person {person}")) for person in range(PEOPLE)]
+    assert paid == [person in turns[1] for person in range(PEOPLE)]
 
 
 def test_a_closed_study_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
