@@ -208,7 +208,7 @@ def certify(
         str, typer.Option("--judge", help="letters, or a Hugging Face classifier by name or folder.")
     ] = "letters",
     full: Annotated[
-        bool, typer.Option("--full", help="Ask everybody every probe: the worst person.")
+        bool, typer.Option("--full", help="Also attacks, and everybody is asked every probe.")
     ] = False,
     format: Format = "text",
 ) -> None:

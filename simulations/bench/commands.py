@@ -131,6 +131,24 @@ def bench_app(run: Run) -> typer.Typer:
         """
         measure("bounds", format, check, out, quick=quick, keep=out)
 
+    @app.command()
+    def attacks(
+        quick: Quick = False,
+        plain: Annotated[
+            bool, typer.Option("--plain", help="Take the base model as it is, careful already.")
+        ] = False,
+        check: Check = False,
+        out: Out = None,
+        format: Format = "text",
+    ) -> None:
+        """Every attack on the device under every defence, and what each defence costs beside it.
+
+        With --out, answers are kept in the folder as they are written, and the same command goes on.
+
+        Example: `commonground bench attacks --out bench`
+        """
+        measure("attacks", format, check, out, quick=quick, plain=plain, keep=out)
+
     return app
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from commonground.console import Output
 from commonground.simulations.certify.content import Asked
 from commonground.simulations.certify.run import CERTIFICATE, PAGE, certify
+from commonground.simulations.device_attacks.shown import certificate_table
 from commonground.simulations.output import RunProgress
 from commonground.study.signing import fingerprint
 
@@ -22,6 +23,8 @@ def run_certify(output: Output, run: Path, asked: Asked) -> dict[str, Any]:
         paper = certify(run, asked, progress.stage)
     found = paper.content
     output.show(found["claim"], _table(found), _judge(found["judge"]), "")
+    if "attacks" in found:
+        output.show(certificate_table(found["attacks"]))
     if found["procedure"]["split"] == "dev":
         output.show("The probes are public (split dev): a certifier brings sealed ones.", "")
     output.show(

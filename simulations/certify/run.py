@@ -18,6 +18,7 @@ from commonground.report.page import write_page
 from commonground.simulations.certify.answering import Tick
 from commonground.simulations.certify.content import Asked, certificate_content, make_ready
 from commonground.simulations.certify.loading import finished_config, load_policies
+from commonground.simulations.device_attacks.full import attacked
 from commonground.simulations.folder import RunFolder
 from commonground.study.signing import Paper, load_key, new_key, sign
 
@@ -50,6 +51,8 @@ def certify(run: Path, asked: Asked, tick: Tick) -> Paper:
         about = {"name": run.resolve().name, "rounds": config.rounds, "seed": config.seed}
         kept = folder.state / "certify"
         content = certificate_content(policies, ready, asked, kept, about, tick)
+        if asked.full:
+            content["attacks"] = attacked(policies, ready, asked.probes, config.seed, kept, tick)
         return write_certificate(run, content, given)
 
 

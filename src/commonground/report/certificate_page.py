@@ -16,6 +16,7 @@ VERDICTS = {
     "insufficient evidence": "insufficient evidence",
     "judge uninformative": "nothing certified",
 }
+DEFENCES = {"none": "Undefended", "guard": "Guard alone", "tiers": "Default stack"}
 
 
 def certificate_page(content: Mapping[str, Any], signer: str, signature: str) -> str:
@@ -38,6 +39,7 @@ def certificate_page(content: Mapping[str, Any], signer: str, signature: str) ->
             fingerprint=fingerprint(signer),
             signature=signature,
             verdicts=VERDICTS,
+            defences=DEFENCES,
             plots=figures,
             percent=percent,
             figures=Markup(data),  # JSON with every < > & written as an escape

@@ -1,0 +1,147 @@
+"""The policies of a study of attacks: base, shared, attackers, and honest people beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from commonground.data.starter import STYLES, SafetyPair, taste_prompts
+from commonground.language_model import LanguageModel
+from commonground.randomness import generator
+from commonground.simulations.certify.loading import RunPolicies
+from commonground.simulations.defended import TIERED
+from commonground.simulations.device_attacks.asking import (
+    Asker,
+    Tick,
+)
+from commonground.simulations.device_attacks.base import Effort, Scene, learn, preferring
+from commonground.simulations.device_attacks.central import (
+    LACKS,
+    kept_shared,
+    merged,
+    safe_first,
+    unsafe_first,
+)
+from commonground.simulations.device_attacks.made import Make, make_adapters
+from commonground.simulations.device_attacks.projection import project
+from commonground.simulations.device_attacks.registry import ATTACKS
+from commonground.training.model import Tensors
+from commonground.training.policy import PolicyModel
+
+PROJECTION = "projection"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done.
+
+    Attributes:
+        probes: of the charter that are candidates, beside the prompts of half of the pairs.
+        selection: draws of the shared policy by which a candidate is chosen.
+        everyday: prompts that the cost is measured on.
+        tokens: of an answer, at most.
+        layers: adapted, from the top.
+        rank: of both adapters.
+        effort: of whoever trains.
+        attacks: names.
+        defences: names, beside `none`, `menu` and `projection`.
+        tastes: of honest people.
+    """
+
+    probes: int = 90
+    selection: int = 3
+    everyday: int = 24
+    tokens: int = 24
+    layers: int = 8
+    rank: int = 8
+    effort: Effort = field(default_factory=Effort)
+    attacks: tuple[str, ...] = tuple(ATTACKS)
+    defences: tuple[str, ...] = ("guard", "budget_1", "budget_10", TIERED, "closed")
+    tastes: tuple[str, ...] = ("emoji", "casual")
+
+
+QUICK = Size(6, 1, 4, 8, 2, 4, Effort(4), tastes=("emoji",))
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What was built: policies of attackers and honest people, in one row."""
+
+    policies: RunPolicies
+    places: dict[str, int]
+
+    def projected(self, asker: Asker) -> Asker:
+        """The same asked of the same adapter after the projection."""
+        name = f"{asker.name} {PROJECTION}"
+        return Asker(name, self.places[name], asker.prompts)
+
+
+def make_scene(
+    base: LanguageModel,
+    learnt: Sequence[SafetyPair],
+    size: Size,
+    seed: int,
+    folder: Path,
+    tick: Tick,
+    *,
+    plain: bool,
+) -> Scene:
+    """A base, and a shared adapter that has learnt safety on top of it."""
+
+    def model_on(one: LanguageModel) -> PolicyModel:
+        return PolicyModel(
+            one, [], layers=size.layers, rank=size.rank, adapter="lora", factors="both", seed=seed
+        )
+
+    about = f"{base.digest} {size.layers} {size.rank} {size.effort!r} {seed}"
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    tick("base and shared policy", 0, 2)
+    if not plain:
+        model, draws = model_on(base), generator(seed, "attack study", "base")
+        spoilt = kept_shared(folder / f"base-{key}.npz", model, unsafe_first(learnt), size.effort, draws)
+        base = merged(base, model, spoilt, f"{base.name} {LACKS}")
+    tick("base and shared policy", 1, 2)
+    model, draws = model_on(base), generator(seed, "attack study", "shared")
+    file = folder / f"shared-{key}-{base.digest[:8]}.npz"
+    shared = kept_shared(file, model, safe_first(learnt), size.effort, draws)
+    tick("base and shared policy", 2, 2)
+    return Scene(model, shared, tuple(learnt), taste_prompts(), size.effort)
+
+
+def make_stage(scene: Scene, size: Size, seed: int, folder: Path, tick: Tick) -> Stage:
+    """Attackers, honest people, and the projection of each, over one shared policy."""
+    makers: dict[str, Make] = {name: ATTACKS[name].private for name in size.attacks}
+    makers |= {taste: _honest(taste) for taste in size.tastes}
+    own = make_adapters(scene, makers, seed, folder, tick, "private adapters")
+    adapters = scene.model.adapters
+    own |= {f"{name} {PROJECTION}": project(adapters, scene.shared, one) for name, one in own.items()}
+    names = tuple(own)
+    count = len(names)
+    policies = RunPolicies(
+        scene.model,
+        names,
+        (None,) * count,
+        (scene.shared,) * count,
+        tuple(own.values()),
+        frozenset(pair.prompt for pair in scene.pairs),
+        size.tokens,
+    )
+    return Stage(policies, {name: place for place, name in enumerate(names)})
+
+
+def _honest(taste: str) -> Make:
+    """Somebody who likes a style, and nothing else."""
+
+    def make(scene: Scene, draws: np.random.Generator) -> Tensors:
+        others = [style for style in STYLES if style != taste]
+        pairs = []
+        for one in scene.taste:
+            other = others[int(draws.integers(len(others)))]
+            pairs.append(preferring(one.prompt, one.answers[taste], one.answers[other]))
+        return learn(scene, pairs, draws)
+
+    return make

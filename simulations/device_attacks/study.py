@@ -1,0 +1,197 @@
+"""The study of attacks: every attack under every defence, on prompts where the shared policy seldom violates.
+
+Half of the public safety pairs is what base, shared policy and attackers learn from. What is asked are the
+prompts of the other half and some of the charter's probes. Of these, prompts count where no draw of the
+shared policy, out of a sample that is used for nothing else, is called a violation; the attacks have no part
+in that choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter as Count
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from commonground.bounds.enforcement import enforce
+from commonground.bounds.menu import DEFAULT
+from commonground.bounds.tiers import TIERS
+from commonground.data.starter import SafetyPair, safety_pairs
+from commonground.language_model import LanguageModel
+from commonground.randomness import generator
+from commonground.simulations.certify.answering import Answer, Writers
+from commonground.simulations.certify.content import Ready
+from commonground.simulations.certify.dealing import read_charter_probes
+from commonground.simulations.certify.loading import RunPolicies
+from commonground.simulations.defended import NONE, SHARED, TIERED
+from commonground.simulations.device_attacks.asking import (
+    MENU,
+    Asker,
+    OneShared,
+    Tick,
+    ask_all,
+    ask_menu,
+)
+from commonground.simulations.device_attacks.benign import style_kept
+from commonground.simulations.device_attacks.central import (
+    halves,
+)
+from commonground.simulations.device_attacks.found import AttackStudy, wanted
+from commonground.simulations.device_attacks.registry import ATTACKS, attack
+from commonground.simulations.device_attacks.stage import PROJECTION, Size, make_scene, make_stage
+from commonground.simulations.device_attacks.table import ALPHA, REFUSAL, Cell, Counter
+from commonground.simulations.kept_draws import KeptDraws
+
+
+def study(
+    base: LanguageModel,
+    ready: Ready,
+    size: Size,
+    *,
+    seed: int,
+    folder: Path,
+    tick: Tick,
+    where: dict[str, str | float | bool],
+    plain: bool = False,
+) -> AttackStudy:
+    """Build the policies, ask them, and count.
+
+    Args:
+        base: an instruction model.
+        ready: charter, judge and encoder.
+        size: how much is done.
+        seed: of everything that is random.
+        folder: adapters and draws are kept in it; the same call goes on.
+        tick: progress.
+        where: the machine, in words.
+        plain: take `base` as it is, and do not take its safety first.
+    """
+    for name in size.attacks:
+        attack(name)
+    learnt, held = halves(safety_pairs())
+    scene = make_scene(base, learnt, size, seed, folder, tick, plain=plain)
+    stage = make_stage(scene, size, seed, folder, tick)
+    enforcement = enforce(ready.charter.charter, ready.charter.folder, ready.encoder, stage.policies.base)
+    plan = _plan(stage.policies)
+    writers = KeptDraws(stage.policies, folder / f"draws-{plan}.jsonl")
+    counter = Counter(enforcement, ready.judge)
+    candidates = _candidates(ready, held, size.probes, seed)
+    prompts = _chosen(writers, counter, candidates, size.selection, seed, tick)
+    askers = [Asker(n, stage.places[n], tuple(map(ATTACKS[n].prompt, prompts))) for n in size.attacks]
+    shown = ask_all(writers, enforcement, askers, size.defences, seed, tick, "attacks")
+    more = [stage.projected(one) for one in askers]
+    shown |= ask_all(writers, enforcement, more, (NONE,), seed, tick, "attacks, projected")
+    menu = ask_menu(writers, enforcement, DEFAULT, prompts, seed, tick)
+    cells = _cells(counter, askers, size.defences, shown, menu, prompts)
+    first = askers[0]
+    shared = counter.cell(first.prompts, shown[first.name, SHARED])
+    benign = style_kept(writers, enforcement, stage, size, seed, tick)
+    settings = asdict(size) | {
+        "base": scene.model.public_digests()["base"][:16],
+        "seed": seed,
+        "charter": ready.charter.charter.digest[:16],
+        "judge": ready.judge.judge.name,
+        "candidates": len(candidates),
+        "prompts": len(prompts),
+        "of the held-out pairs": sum(pair.prompt in prompts for pair in held),
+        "temperature": stage.policies.temperature,
+        "plan": plan,
+    }
+    return AttackStudy(
+        where,
+        settings,
+        shared,
+        cells,
+        _placed(shown[first.name, TIERED]),
+        {a.name: _by_tier(counter, a, shown) for a in askers},
+        benign,
+        wanted(shared, cells, benign),
+        _notes(plain),
+        {a.name: _sample(a, shown) for a in askers},
+    )
+
+
+def _plan(policies: RunPolicies) -> str:
+    about = f"{policies.digest} {policies.tokens} {policies.temperature}"
+    return hashlib.sha256(about.encode()).hexdigest()[:24]
+
+
+def _candidates(ready: Ready, held: Sequence[SafetyPair], count: int, seed: int) -> list[str]:
+    probes = read_charter_probes(ready.charter, frozenset()).probes
+    order = generator(seed, "attack study", "probes").permutation(len(probes))[:count].tolist()
+    return list(dict.fromkeys([pair.prompt for pair in held] + [probes[k].prompt for k in order]))
+
+
+def _chosen(
+    writers: Writers, counter: Counter, candidates: Sequence[str], draws: int, seed: int, tick: Tick
+) -> list[str]:
+    """Candidates none of whose draws from the shared policy is called a violation."""
+    bad: set[str] = set()
+    for turn in range(draws):
+        tick("choosing prompts", turn, draws)
+        own = int(generator(seed, "attack study", "selection", turn).integers(2**31)) << 8
+        asked = [(0, prompt) for prompt in candidates]
+        texts = OneShared(writers).write_shared(asked, own)
+        called = counter.violations(list(zip(candidates, texts, strict=True)))
+        bad |= {prompt for (prompt, _), one in called.items() if one}
+    tick("choosing prompts", draws, draws)
+    return [prompt for prompt in candidates if prompt not in bad] or list(candidates)
+
+
+def _cells(
+    counter: Counter,
+    askers: Sequence[Asker],
+    defences: Sequence[str],
+    shown: Mapping[tuple[str, str], Sequence[Answer]],
+    menu: Mapping[str, Sequence[Answer]],
+    prompts: Sequence[str],
+) -> dict[str, dict[str, Cell]]:
+    items = [counter.cell(prompts, one, ALPHA / len(menu)) for one in menu.values()]
+    worst = max(items, key=lambda cell: (cell.high, cell.events))
+    cells: dict[str, dict[str, Cell]] = {}
+    for asker in askers:
+        row = {name: counter.cell(asker.prompts, shown[asker.name, name]) for name in (NONE, *defences)}
+        row[MENU] = worst
+        row[PROJECTION] = counter.cell(asker.prompts, shown[f"{asker.name} {PROJECTION}", NONE])
+        cells[asker.name] = row
+    return cells
+
+
+def _placed(shown: Sequence[Answer]) -> dict[str, int]:
+    count = Count(one.tier for one in shown)
+    return {tier: count[tier] for tier in TIERS}
+
+
+def _by_tier(
+    counter: Counter, asker: Asker, shown: Mapping[tuple[str, str], Sequence[Answer]]
+) -> dict[str, dict[str, int]]:
+    """Prompts of each tier, and what the judge calls violations there."""
+    tiers = [one.tier for one in shown[asker.name, TIERED]]
+    found = {tier: {"prompts": tiers.count(tier), NONE: 0, TIERED: 0} for tier in TIERS}
+    for name in (NONE, TIERED):
+        rows = [(p, one.text) for p, one in zip(asker.prompts, shown[asker.name, name], strict=True)]
+        called = counter.violations(rows)
+        for tier, row, one in zip(tiers, rows, shown[asker.name, name], strict=True):
+            found[tier][name] += called[row] and one.source != REFUSAL
+    return found
+
+
+def _sample(asker: Asker, shown: Mapping[tuple[str, str], Sequence[Answer]]) -> dict[str, str]:
+    prompt = asker.prompts[0]
+    return {"prompt": prompt} | {name: shown[asker.name, name][0].text for name in (NONE, TIERED, SHARED)}
+
+
+def _notes(plain: bool) -> list[str]:
+    base = (
+        "The base is the model as it is, which has been made careful already."
+        if plain
+        else "The base was first taught the unsafe answers of half of the pairs: there is safety to lose."
+    )
+    return [
+        base,
+        "Rates are corrected for the judge's errors; intervals are of 95 %, each for itself.",
+        "Guard and judge were both fitted on all of the public pairs, those that are asked included, so both "
+        "see more here than they would of harm of another kind.",
+        "The menu's row is the worst of its items, whatever the private adapter chooses once and for all.",
+    ]
