@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from commonground.client import told
+from commonground.client.answers import Answers
+from commonground.client.charter_words import charter_known
 from commonground.client.feedback import Verdict
 from commonground.client.learner import Understood
 from commonground.client.ledger_words import in_words, summary
 from commonground.client.lives import ASKED
 from commonground.client.outbox import Sent
+from commonground.client.pieces import Piece
 from commonground.client.rounds import PAUSED, Rounds
 from commonground.client.takeout import erase, export
 from commonground.data.starter import STYLES, safety_pairs, taste_prompts
@@ -49,6 +52,7 @@ class Belongings:
     def __init__(self, rounds: Rounds) -> None:
         self._rounds, self._store = rounds, rounds.store
         self._profile, self._lives = rounds.profile, rounds.lives
+        self._answers = Answers(rounds)
         self._harm: tuple[Encoder, HarmClassifier] | None = None
         self.erased = threading.Event()
 
@@ -71,6 +75,7 @@ class Belongings:
             "accepted": None if accepted is None else accepted.offer,
             "kind": offer.settings.model.kind,
             "base": dict(offer.base),
+            "charter": None if meant is None or meant.charter is None else charter_known(meant.charter),
             "comparisons": {
                 "safety": counts["safety"],
                 "taste": counts["taste"],
@@ -126,7 +131,7 @@ class Belongings:
         draw.shuffle(answers)
         return {"prompt": prompt, "answers": answers}
 
-    def generate(self, prompt: str, which: str, tokens: int) -> Iterator[str]:
+    def generate(self, prompt: str, which: str, tokens: int) -> Iterator[Piece]:
         """See `OwnerClient.generate`."""
         if which not in WAYS:
             raise InputError(f"which is {which!r}; accepted: {', '.join(WAYS)}")
@@ -134,11 +139,7 @@ class Belongings:
             raise InputError(f"tokens is {tokens}; accepted: 1 to {TOKENS}")
         if not prompt.strip():
             raise InputError("the prompt is empty; a text is needed")
-        meant = self._rounds.understood()
-        with self._rounds.model:
-            shared, private = told.policies(self._rounds, meant)
-            own = (None, None) if which == "base" else (shared, private if which == "personal" else None)
-            yield from told.write(meant, prompt, own, tokens)
+        yield from self._answers.write(self._rounds.understood(), prompt, which, tokens)
 
     def propose_tag(self, prompt: str, a: str, b: str) -> str:
         """See `OwnerClient.propose_tag`."""

@@ -91,8 +91,8 @@ def join(
         The profile; None where the person did not accept.
 
     Raises:
-        TrustError: the invitation, its signer, the software, the manifest or the server's certificate is not
-            what it should be, or the server refuses.
+        TrustError: the invitation, its signer, the software, the charter, the manifest or the server's
+            certificate is not what it should be, or the server refuses.
         InputError: the profile exists, the clock is off, or the key cannot be kept as asked.
         ModelError: the base model is missing or another.
         StorageError: the disk refuses, or has too little room.
@@ -107,7 +107,7 @@ def join(
     with open_client(invitation.ca) as client:
         look(client, invitation.address)
         parts = _take_parts(client, invitation, say)
-        meant = _understand(invitation.terms, parts, say)
+        meant = _understand(invitation, parts, say)
         from commonground.client.promise import full_epsilon, promise
 
         cap = full_epsilon(meant) if choices.epsilon_cap is None else choices.epsilon_cap
@@ -187,7 +187,8 @@ def _take_parts(client: httpx.Client, invitation: Invitation, say: Callable[[str
     return found
 
 
-def _understand(offer: Offer, parts: bytes | None, say: Callable[[str], None]) -> Understood:
+def _understand(invitation: Invitation, parts: bytes | None, say: Callable[[str], None]) -> Understood:
+    offer = invitation.terms
     if not offer.is_open():
         say(f"the study takes messages from {offer.opens} to {offer.closes}, and none now")
     say("looking at the base model and deriving what may leave this device")
@@ -195,7 +196,7 @@ def _understand(offer: Offer, parts: bytes | None, say: Callable[[str], None]) -
     from commonground.client.runtime import check_flower
 
     check_flower()
-    return understand(offer, parts)
+    return understand(offer, parts, invitation.charter)
 
 
 class Draft:

@@ -17,11 +17,13 @@ from commonground import __version__
 from commonground.client.noise import standard_normals
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
+from commonground.embeddings import Encoder
 from commonground.errors import ModelError, TrustError
 from commonground.manifest import Manifest, Sealed, clip_for, seal
 from commonground.randomness import normal
 from commonground.recipe import make_plan
 from commonground.strategies.registry import client_half
+from commonground.study.carried import Carried, read_carried
 from commonground.study.offer import Offer, Terms, terms_of
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import read_parts
@@ -61,6 +63,7 @@ class Understood:
         half: the device's half of the strategy, where it has one.
         plan: of the local updates; its seed is replaced by a secret one before it is used.
         manifest: what may leave, the same as the operator's.
+        charter: what bounds every answer; None where the model writes none.
     """
 
     offer: Offer
@@ -70,6 +73,7 @@ class Understood:
     half: ClientHalf | None
     plan: Plan
     manifest: Manifest
+    charter: Carried | None = None
 
     @property
     def noise_std(self) -> float:
@@ -82,16 +86,17 @@ class Understood:
         return self.config.data.pairs_per_person
 
 
-def understand(offer: Offer, parts: bytes | None = None) -> Understood:
+def understand(offer: Offer, parts: bytes | None = None, charter: str = "") -> Understood:
     """Derive everything from an offer.
 
     Args:
         offer: as the operator signed it.
         parts: the file of public parts that it names; None where it names none and they are computed here.
+        charter: the charter with its files, as the invitation carries them; '' where it carries none.
 
     Raises:
-        TrustError: the offer is for other software, the parts are missing or others than it names, or this
-            device derives another manifest from it.
+        TrustError: the offer is for other software, parts or charter are missing or others than it names, or
+            this device derives another manifest from it.
         ModelError: the base model is missing, or is another than the offer's, or the parts do not fit it.
         ConfigError: the offer's settings do not go together.
     """
@@ -101,11 +106,16 @@ def understand(offer: Offer, parts: bytes | None = None) -> Understood:
             hint=f"install that version: pip install commonground=={offer.software}",
         )
     config = offer.settings
+    bounded = _charter(config, charter)
     terms = terms_of(config)
     base = dict(offer.base)
     digest = base.pop(PARTS, None)
     table = OwnTable(config, parts=None if digest is None else read_parts(parts, digest))
-    own = table.public.public_digests()
+    half = client_half(config.strategy.name, config.strategy.options)
+    tags: list[Tag] = [tag for tag in TAGS if tag in config.shared.tags]
+    plan = make_plan(config, tags, terms.claim, terms.private_claim)
+    manifest = egress_manifest(config, table.public, plan, terms.claim, half, 0)
+    own = manifest.versions
     for name, wanted in base.items():
         if own.get(name) != wanted:
             raise ModelError(
@@ -113,17 +123,25 @@ def understand(offer: Offer, parts: bytes | None = None) -> Understood:
                 f"{wanted[:12]}",
                 hint="install the base model that the operator names, and start the device again",
             )
-    half = client_half(config.strategy.name, config.strategy.options)
-    tags: list[Tag] = [tag for tag in TAGS if tag in config.shared.tags]
-    plan = make_plan(config, tags, terms.claim, terms.private_claim)
-    manifest = egress_manifest(config, table.public, plan, terms.claim, half, 0)
     theirs = Manifest.from_dict(offer.manifest)
     if manifest.digest != theirs.digest:
         raise TrustError(
             f"this device derives another manifest than the offer's: {_difference(manifest, theirs)}",
             hint="ask the operator: what would leave is not what they signed",
         )
-    return Understood(offer, config, terms, table, half, plan, manifest)
+    return Understood(offer, config, terms, table, half, plan, manifest, bounded)
+
+
+def _charter(config: Config, text: str) -> Carried | None:
+    """The charter that an offer names, held to it; a model that writes answers without one is refused."""
+    if config.bounds.charter:
+        return read_carried(text, config.bounds.charter, Encoder().digest)
+    if config.model.kind == "policy":
+        raise TrustError(
+            "the offer names no charter, and its model writes answers: one is needed to bound them",
+            hint="ask the operator for a new offer: commonground server init names a charter in it",
+        )
+    return None
 
 
 def _difference(own: Manifest, theirs: Manifest) -> str:

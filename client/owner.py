@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 
 from commonground.client import vault_pb2 as pb
+from commonground.client.pieces import Piece
 from commonground.client.sockets import OWNER, TOKEN, TOKEN_KEY, run_folder, socket_folder
 from commonground.client.vault_pb2_grpc import OwnerStub
 from commonground.client.wire import from_tensors, raised
@@ -74,6 +75,8 @@ class OwnerClient:
             paused: bool. consented: bool. open: bool.
             offer: {"version": int, "digest": str}; accepted: str | None, the digest that was accepted.
             kind: "reward" | "policy". base: dict[str, str], SHA-256 of what the model is made of.
+            charter: None, or what bounds every answer: {"title": str, "version": int, "digest": str,
+                "appeal": str, "constraints": dict[str, str], id and text}; None also until it was looked at.
             comparisons: {"safety": int, "taste": int, "ties": int, "cap": int}; cap: most that count.
             shared: {"version": int, "round": int}; 0 before the first release.
             private: {"version": int, "steps": int, "of": int, "taste": int, "new": int}: lifetime steps done,
@@ -130,8 +133,8 @@ class OwnerClient:
         """
         return cast("Document | None", self._value(self._stub.Suggest, pb.Nothing()))
 
-    def generate(self, prompt: str, which: str = "personal", tokens: int = 128) -> Iterator[str]:
-        """Write an answer, piece by piece.
+    def generate(self, prompt: str, which: str = "personal", tokens: int = 128) -> Iterator[Piece]:
+        """Write an answer under the charter, piece by piece; none is given before it has passed.
 
         Args:
             prompt: what is asked.
@@ -139,15 +142,17 @@ class OwnerClient:
             tokens: at most so many tokens.
 
         Yields:
-            Pieces of text; joined they are the answer. They are what a model wrote: show them as text.
+            Pieces; their joined texts are the answer. It is what a model wrote: show it as text.
+                `pieces.why` says why it is this one and no other.
 
         Raises:
             InputError: the study's model writes nothing (kind `reward`).
+            TrustError: the charter's files are not what it names: then nothing is written.
         """
         asked = pb.Prompt(text=prompt, which=which, tokens=tokens)
         try:
             for piece in self._stub.Generate(asked, metadata=self._metadata, timeout=LONG):
-                yield str(piece.text)
+                yield Piece(piece.text, piece.source, piece.tier, piece.constraint, tuple(piece.reasons))
         except grpc.RpcError as error:
             raise raised(error, "generate") from error
 
@@ -232,6 +237,9 @@ class OwnerClient:
             leaves: list of {"name": str, "shape": list[int], "dtype": str}.
             words: list[str], what it means in sentences, the risks included; the first says who adds the
                 noise. claim: list[str], the claim in full, with every number.
+            charter: None, or as in `status`, and signer: str, the fingerprint of who signed it; rules: list
+                of {"id", "text", "severity", "jurisdiction"}; words: list[str], what it does to answers, its
+                bounds, who may change it and how to appeal.
             fits: None, or str: why this device cannot take part in it (software, base model, manifest).
         """
         return self._document(self._stub.Consent, pb.Nothing(), LONG)

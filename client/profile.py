@@ -90,15 +90,7 @@ class Profile:
             InputError: the invitation cannot be read.
             TrustError: it is damaged, or another signed it.
         """
-        try:
-            text = self.invitation.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"the invitation {self.invitation} cannot be read: {error.strerror or error}",
-                hint="restore the profile folder from a backup, or join again with a new invitation",
-            ) from error
-        # Expiry is no matter here: it bounds enrolment, which is done.
-        content = Paper.from_text(text, "the invitation").opened(INVITATION, self.signer, "the invitation")
+        content = self._invited()
         paper = Paper.from_text(str(content.get("offer", "")), "the offer in the invitation")
         offer = Offer.from_dict(paper.opened(OFFER, self.signer, "the offer in the invitation"))
         if offer.digest != self.offer:
@@ -107,6 +99,24 @@ class Profile:
                 hint="join again with the new invitation, to see what changed",
             )
         return offer
+
+    def charter(self) -> str:
+        """The charter and its files as they came with the invitation; '' where none came.
+
+        Whoever uses them checks them against the offer. Errors as in `terms`.
+        """
+        return str(self._invited().get("charter", ""))
+
+    def _invited(self) -> dict[str, Any]:
+        try:
+            text = self.invitation.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"the invitation {self.invitation} cannot be read: {error.strerror or error}",
+                hint="restore the profile folder from a backup, or join again with a new invitation",
+            ) from error
+        # Expiry is no matter here: it bounds enrolment, which is done.
+        return Paper.from_text(text, "the invitation").opened(INVITATION, self.signer, "the invitation")
 
     def parts(self) -> bytes | None:
         """The public parts of the study's model, as `join` took them; None where there are none.

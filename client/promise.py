@@ -10,6 +10,7 @@ from datetime import datetime
 
 import numpy as np
 
+from commonground.client.charter_words import charter_words
 from commonground.client.device_ledger import ACCOUNTANT
 from commonground.client.learner import Understood
 from commonground.privacy.accounting import epsilon_composed
@@ -67,6 +68,7 @@ def promise(meant: Understood, signer: str) -> list[str]:
         f"It is open from {_day(offer.opens)} to {_day(offer.closes)}. Ask: {offer.contact.strip()}",
         f"What is shared: {offer.shares.strip()}.",
         *consequences(meant),
+        *([] if meant.charter is None else charter_words(meant.charter)),
     ]
 
 

@@ -185,7 +185,8 @@ class Rounds:
         """What the profile's offer means here, accepted or not; derived once. Errors as in `understand`."""
         with self._deriving:
             if self._understood is None:
-                self._understood = understand(self.profile.terms(), self.profile.parts())
+                profile = self.profile
+                self._understood = understand(profile.terms(), profile.parts(), profile.charter())
             return self._understood
 
     @property

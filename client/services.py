@@ -139,7 +139,13 @@ class OwnerService(OwnerServicer):  # type: ignore[misc]
             for piece in pieces:
                 if not context.is_active():
                     return
-                yield pb.Piece(text=piece)
+                yield pb.Piece(
+                    text=piece.text,
+                    source=piece.source,
+                    tier=piece.tier,
+                    constraint=piece.constraint,
+                    reasons=piece.reasons,
+                )
         except (Exception, SystemExit) as error:
             self._fail(context, error)
         finally:

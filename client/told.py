@@ -10,12 +10,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from commonground.bounds.budget import Budget
+from commonground.client.charter_words import charter_shown
 from commonground.client.learner import Understood
 from commonground.client.promise import claim_in_full, consequences
 from commonground.client.rounds import Rounds
 from commonground.comparisons import Comparison
 from commonground.data.starter import STYLES, TastePrompt, taste_prompts
 from commonground.errors import InputError
+from commonground.randomness import generator
 from commonground.training.model import Tensors, person_rows
 from commonground.training.update import PrivateState, release_ready
 
@@ -42,6 +45,7 @@ def meaning(meant: Understood) -> Document:
         "leaves": [{"name": t.name, "shape": list(t.shape), "dtype": t.dtype} for t in manifest.sent],
         "words": consequences(meant),
         "claim": claim_in_full(meant),
+        "charter": None if meant.charter is None else charter_shown(meant.charter),
     }
 
 
@@ -61,17 +65,31 @@ def policies(rounds: Rounds, meant: Understood) -> Adapters:
     return shared, release_ready(PrivateState.from_arrays(numbers), meant.plan.private)
 
 
-def write(meant: Understood, prompt: str, own: Adapters, tokens: int) -> Iterator[str]:
-    """An answer piece by piece, drawn anew each time; raises `InputError` where the model writes nothing.
-
-    The most likely answer alone would be the same from both policies until a private adapter has learned
-    something, and then there would be nothing to compare.
-    """
+def check_writes(meant: Understood) -> None:
+    """Raise `InputError` where the study's model writes nothing."""
     if meant.table.public.kind != "policy":
         raise InputError(
             "this study's model judges answers and writes none",
             hint="compare the answers that are suggested; a study of kind `policy` writes",
         )
+
+
+def write(
+    meant: Understood, prompt: str, own: Adapters, tokens: int, budget: Budget | None = None
+) -> Iterator[str]:
+    """An answer piece by piece, drawn anew each time; nothing has passed any guard.
+
+    The most likely answer alone would be the same from both policies until a private adapter has learned
+    something, and then there would be nothing to compare.
+
+    Args:
+        meant: the offer, whose model writes.
+        prompt: what is asked.
+        own: the adapters that act.
+        tokens: at most so many.
+        budget: what the private adapter may spend against the shared policy; None is all it wants.
+    """
+    from commonground.bounds.policies import stream_bounded
     from commonground.training.policy import PolicyModel
     from commonground.training.writing import Request
 
@@ -79,7 +97,11 @@ def write(meant: Understood, prompt: str, own: Adapters, tokens: int) -> Iterato
     shared, private = (None if t is None else {n: v[0] for n, v in t.items()} for t in own)
     seed = secrets.randbits(63)  # from the operating system; nothing depends on it but this text
     request = Request(prompt, shared, private)
-    yield from model.stream(request, tokens=tokens, temperature=TEMPERATURE, seed=seed)
+    if budget is None:
+        yield from model.stream(request, tokens=tokens, temperature=TEMPERATURE, seed=seed)
+        return
+    source = generator(seed, "bounded answer")
+    yield from stream_bounded(model, request, budget, source, tokens=tokens, temperature=TEMPERATURE)
 
 
 def learned(rounds: Rounds, meant: Understood) -> Document:

@@ -103,10 +103,18 @@ class Prompt(_message.Message):
     def __init__(self, text: _Optional[str] = ..., which: _Optional[str] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("text",)
+    __slots__ = ("text", "source", "tier", "constraint", "reasons")
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     text: str
-    def __init__(self, text: _Optional[str] = ...) -> None: ...
+    source: str
+    tier: str
+    constraint: str
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., tier: _Optional[str] = ..., constraint: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Candidates(_message.Message):
     __slots__ = ("prompt", "a", "b")

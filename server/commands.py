@@ -53,6 +53,10 @@ def init(
     insecure_seed: Annotated[
         int | None, typer.Option("--insecure-seed", help="For tests on 127.0.0.1 alone: a known noise.")
     ] = None,
+    charter: Annotated[
+        Path | None,
+        typer.Option("--charter", help="A signed charter, its files beside it; default: the shipped one."),
+    ] = None,
     format: Format = "text",
 ) -> None:
     """Make a study's folder: keys, certificates, the signed offer.
@@ -68,7 +72,7 @@ def init(
 
         wanted = Wanted(
             trust, name, address, closes, purpose, contact, config, overrides or (), deadline, minimum,
-            min_online, insecure_seed,
+            min_online, insecure_seed, charter,
         )  # fmt: skip
         init_study(folder, wanted, lambda what, done, total: output.say(f"{what}: {done} of {total}"))
         study = Study(folder)

@@ -94,6 +94,7 @@ def invite(study: Study, name: str, file: Path, days: float = DAYS) -> str:
             expires=expires,
             offer=study.paper,
             signer=study.signer,
+            charter=study.charter,
         )
         text = sign(study.key, KIND, found.to_content()).to_text()
         Audit(study.folder, study.key).add("invited", name=name, expires=expires)

@@ -33,11 +33,13 @@ from commonground.rules import value_of
 from commonground.server.audit import Audit
 from commonground.server.bundle import write_bundle
 from commonground.server.certificates import make_certificates
-from commonground.server.state import PUBLIC, SETTINGS, Settings
+from commonground.server.charters import charter_text, choose_charter
+from commonground.server.state import CHARTER_FILE, PUBLIC, SETTINGS, Settings
 from commonground.server.tables import Database
 from commonground.settings import load_config, to_dict, to_yaml
 from commonground.strategies.composition import check_composition, check_model
 from commonground.strategies.registry import client_half, get_strategy, implied_settings
+from commonground.study.charters import CharterFile
 from commonground.study.offer import KIND, TRUSTS, Offer, terms_of
 from commonground.study.public_parts import FILE, parts_digest, write_parts
 from commonground.study.public_parts import NAME as PARTS
@@ -70,6 +72,7 @@ class Wanted:
         minimum: updates a round needs; None is half of the cohort.
         min_online: devices that must be online before a round begins.
         insecure_seed: a known number instead of secret noise: a test, on loopback only.
+        charter: a signed charter, its files beside it; None is the shipped one, where the model writes.
     """
 
     trust: str | None
@@ -84,6 +87,7 @@ class Wanted:
     minimum: int | None = None
     min_online: int = 1
     insecure_seed: int | None = None
+    charter: Path | None = None
 
 
 def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -> None:
@@ -112,6 +116,7 @@ def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -
         )
     config = study_config(wanted)
     _check_rounds(wanted, config)
+    given = choose_charter(wanted.charter, config)
     folder = folder.absolute()
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -121,7 +126,7 @@ def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -
             shutil.rmtree(left, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.init-", dir=folder.parent))
         try:
-            _fill(draft, wanted, config, host, closes, progress)
+            _fill(draft, wanted, config, given, host, closes, progress)
             os.rename(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -211,7 +216,13 @@ def starter_pair() -> Comparison:
 
 
 def _fill(
-    draft: Path, wanted: Wanted, config: Config, host: str, closes: str, progress: Progress | None
+    draft: Path,
+    wanted: Wanted,
+    config: Config,
+    given: CharterFile | None,
+    host: str,
+    closes: str,
+    progress: Progress | None,
 ) -> None:
     for name in ("run", "log", "releases", "checkpoint"):
         (draft / name).mkdir(mode=0o700)
@@ -230,6 +241,9 @@ def _fill(
     contract = contract_of(config, progress)
     manifest, parts = contract.manifest, write_parts(contract.parts)
     write_atomically(draft / PUBLIC / FILE, parts)
+    if given is not None:
+        charter = charter_text(given, key, manifest.versions["base"])
+        write_atomically(draft / PUBLIC / CHARTER_FILE, charter.encode())
     offer = Offer(
         study=wanted.name,
         version=1,

@@ -5,6 +5,7 @@ DIR/config.yaml  the configuration, to read           DIR/state.db    people, ro
 DIR/signing.key, seed.key, ca.key, server.key         secrets, mode 0600
 DIR/ca.crt, server.crt                                 what devices check the front door by
 DIR/public/parts.npz                                   what devices take: the public parts of the model
+DIR/public/charter.json                                the charter with its files, where the model writes
 DIR/initial.npz, releases/, checkpoint/, ledger.db     the shared adapter and its account
 DIR/audit.jsonl, audit.head                            the audit log
 DIR/bundle/                                            the Flower app without code
@@ -40,6 +41,7 @@ from commonground.study.signing import Paper, fingerprint, load_key, public_hex
 SETTINGS = "study.toml"
 PID = "supervisor.pid"
 PUBLIC = "public"  # the folder of what anybody may have
+CHARTER_FILE = "charter.json"  # in it: the charter and its files, as an invitation carries them
 TROUBLE = "trouble"  # the fact that says why the rounds do not go on
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
@@ -161,6 +163,18 @@ class Study:
             return path.read_bytes()
         except OSError as error:
             raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
+
+    @property
+    def charter(self) -> str:
+        """The charter and its files, as an invitation carries them; '' where the offer names none."""
+        if not self.config.bounds.charter:
+            return ""
+        path = self.folder / PUBLIC / CHARTER_FILE
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise RunFolderError(f"{path} cannot be read: {reason}") from error
 
     @cached_property
     def config(self) -> Config:

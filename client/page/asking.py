@@ -9,6 +9,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from commonground.client.page.stage import Stage
+from commonground.client.pieces import Piece, why
 from commonground.errors import CommonGroundError
 from commonground.web import inputs, parts
 
@@ -19,8 +20,8 @@ QUESTION = (
 )
 
 
-async def stream(stage: Stage, block: Element, prompt: str, which: str) -> str:
-    """Write an answer into a block; returns it whole.
+async def stream(stage: Stage, block: Element, prompt: str, which: str) -> tuple[str, str]:
+    """Write an answer into a block; returns it whole, and why it is this one, or ''.
 
     Args:
         stage: of the window that it is written in.
@@ -28,12 +29,13 @@ async def stream(stage: Stage, block: Element, prompt: str, which: str) -> str:
         prompt: what is asked.
         which: shared | personal.
     """
-    text, drawn = "", 0.0
+    text, drawn, pieces = "", 0.0, list[Piece]()
     block.classes("writing")
     try:
         async for piece in stage.desk.generate(prompt, which):
             stage.still_open()
-            text += piece
+            pieces.append(piece)
+            text += piece.text
             if time.monotonic() - drawn > EVERY:
                 parts.show(block, text)
                 drawn = time.monotonic()
@@ -42,7 +44,16 @@ async def stream(stage: Stage, block: Element, prompt: str, which: str) -> str:
         raise
     parts.show(block, text or "*(no words)*")
     block.classes(remove="writing")
-    return text
+    # asked for now: before the model was loaded, nobody had looked at the charter
+    refused = bool(pieces) and pieces[-1].source == "refusal"
+    charter = (await stage.ask(lambda owner: owner.status()))["charter"] if refused else None
+    return text, why(which, pieces, charter)
+
+
+def note(text: str) -> None:
+    """Why an answer is the one that it is, below it; nothing where there is nothing to say."""
+    if text:
+        parts.el("p", text, "why small soft", role="note")
 
 
 class Asking:
@@ -111,4 +122,7 @@ class Asking:
         with self._talk:
             parts.el("p", prompt, "asked")
             block = parts.rich("", "said")
-        await stream(self._stage, block, prompt, "personal")
+            below = ui.element("div")
+        _, why_this = await stream(self._stage, block, prompt, "personal")
+        with below:
+            note(why_this)

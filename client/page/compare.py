@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from commonground.client.page.asking import Asking, stream
+from commonground.client.page.asking import Asking, note, stream
 from commonground.client.page.desk import Pair, shuffled
 from commonground.client.page.stage import Stage
 from commonground.web import inputs, parts
@@ -71,7 +71,8 @@ class Compare:
         pair = Pair(prompt, sides=shuffled("shared", "personal"))
         self.show(pair)
         for side in range(2):
-            pair.answers[side] = await stream(self.stage, self.blocks[side], prompt, pair.sides[side])
+            found = await stream(self.stage, self.blocks[side], prompt, pair.sides[side])
+            pair.answers[side], pair.whys[side] = found
         pair.written = True
         self.show(pair)
 
@@ -129,6 +130,8 @@ class Compare:
         theirs = next((text for text in pair.answers if text.strip()), "")
         same = "Both answers are the same, word for word." if all(pair.answers) else "An answer is empty."
         parts.notice(f"{same} There is nothing to compare, but you can write what you would have liked.")
+        for text in dict.fromkeys(pair.whys):  # equal answers: this tells nobody's from nobody's
+            note(text)
         if not theirs:
             return
 
@@ -226,6 +229,8 @@ class Compare:
                 column.classes(which)
                 with self.titles[side]:
                     parts.el("span", NAMES[which], f"which {which}")
+                with column:
+                    note(pair.whys[side])
         self.stage.say("")
         self.after.clear()
         with self.after:

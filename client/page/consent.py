@@ -45,6 +45,8 @@ async def consent(stage: Stage) -> None:
     if not found["fits"]:
         with parts.card("What it means"):
             parts.statement(found["words"][1:])
+        if found["charter"] is not None:
+            _charter(found["charter"])
         with parts.card("The claim in full"):
             parts.statement(found["claim"])
     _terms(found)
@@ -52,6 +54,20 @@ async def consent(stage: Stage) -> None:
         _leaves(found)
         if accepted is None or found["changed"]:
             _accept(stage, found)
+
+
+def _charter(charter: Document) -> None:
+    """What bounds every answer; it is accepted with the offer."""
+    with parts.card(
+        "What your model may not write", note=f"{charter['title']}, version {charter['version']}"
+    ):
+        parts.table(
+            "Rules of the charter",
+            ("Rule", "Severity", "Where"),
+            [(rule["text"], rule["severity"], rule["jurisdiction"]) for rule in charter["rules"]],
+        )
+        parts.statement(charter["words"])
+        parts.pairs([("Signed by", charter["signer"]), ("SHA-256 of the charter", charter["digest"])])
 
 
 def _terms(found: Document) -> None:
@@ -113,11 +129,16 @@ def _accept(stage: Stage, found: Document) -> None:
             "small soft",
         )
         with parts.box("check"):
-            agreed = inputs.Field(
-                "I have read what leaves, and who adds the noise.", type="checkbox", value="false"
-            )
+            agreed = inputs.Field(agreed_words(found), type="checkbox", value="false")
         with parts.box("row end"):
             inputs.button(f"Accept version {found['offer']['version']}", stage.doing(accept), "main")
+
+
+def agreed_words(found: Document) -> str:
+    """What a person says that she has read."""
+    if found["charter"] is None:
+        return "I have read what leaves, and who adds the noise."
+    return "I have read what leaves, who adds the noise, and what my model may not write."
 
 
 def parse_cap(text: str) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from commonground.client.pieces import Piece
 from commonground.errors import CommonGroundError, InputError
 from commonground.web.aside import aside
 
@@ -41,8 +42,8 @@ class Owner(Protocol):
     def suggest(self) -> Document | None:
         """Something to compare."""
 
-    def generate(self, prompt: str, which: str = "personal", tokens: int = TOKENS) -> Iterator[str]:
-        """Write an answer, piece by piece."""
+    def generate(self, prompt: str, which: str = "personal", tokens: int = TOKENS) -> Iterator[Piece]:
+        """Write an answer, piece by piece, each of which has passed the charter's guard."""
 
     def propose_tag(self, prompt: str, a: str, b: str) -> str:
         """Whether a comparison may be about harm."""
@@ -101,11 +102,14 @@ class Pair:
         prompt: what was asked.
         answers: the texts of A and B.
         sides: which policy wrote A and B; empty where no policy wrote them.
+        whys: why A and B are what they are, in words; they could tell whose is whose, so they are kept back
+            until the vote.
     """
 
     prompt: str
     answers: list[str] = field(default_factory=lambda: ["", ""])
     sides: tuple[str, ...] = ()
+    whys: list[str] = field(default_factory=lambda: ["", ""])
     written: bool = False
     kept: bool = False
 
@@ -149,12 +153,12 @@ class Desk:
             raise InputError(LEFT)
         return await aside(put)
 
-    async def generate(self, prompt: str, which: str) -> AsyncIterator[str]:
+    async def generate(self, prompt: str, which: str) -> AsyncIterator[Piece]:
         """The pieces of an answer as they are written; raises what the vault raises."""
         loop, stopped = asyncio.get_running_loop(), False
-        pieces: asyncio.Queue[str | CommonGroundError | None] = asyncio.Queue()
+        pieces: asyncio.Queue[Piece | CommonGroundError | None] = asyncio.Queue()
 
-        def put(piece: str | CommonGroundError | None) -> None:
+        def put(piece: Piece | CommonGroundError | None) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody reads any more
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 

@@ -158,7 +158,8 @@ class BoundsConfig:
     safety pairs (model.kind=reward). About means alone: `constraint` = what may be lost, in training, of the
     mean probability of the safe answer on public pairs, `constraint_rate` = step size of its price; `kl`,
     `kl_worst` = nats an answer, on average and on the worst public probe, to which a private adapter is
-    scaled back.
+    scaled back. `charter`: SHA-256 of the charter that bounds every answer (model.kind=policy; '' = the
+    shipped one).
     """
 
     reward: float = float("inf")
@@ -166,6 +167,7 @@ class BoundsConfig:
     constraint_rate: float = 0.1
     kl: float = float("inf")
     kl_worst: float = float("inf")
+    charter: str = ""
 
 
 @dataclass

@@ -6,6 +6,7 @@ A rule yields (key, message) for every fault; the message says what was found an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ SOURCES = ("starter", "ratings", "pairs", "hub")
 CLIP_MODES = ("fixed", "adaptive")
 MECHANISMS = ("gaussian", "banded")
 SPLITS = ("warm", "cold", "unseen_people")
+SHA = re.compile(r"[0-9a-f]{64}")
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -200,6 +202,17 @@ def together(config: Config) -> Iterator[Fault]:
         yield (
             "loss.name",
             "found 'sft' with model.kind=reward; accepted: a loss over rewards (sft needs a policy)",
+        )
+    if config.bounds.charter and config.model.kind == "reward":
+        yield (
+            "bounds.charter",
+            "found one with model.kind=reward; accepted: '', since a charter bounds answers and a reward "
+            "model writes none",
+        )
+    if config.bounds.charter and not SHA.fullmatch(config.bounds.charter):
+        yield (
+            "bounds.charter",
+            f"found {config.bounds.charter!r:.40}; accepted: a SHA-256 in 64 hexadecimal digits, or ''",
         )
     if config.privacy.private.mechanism == "label" and config.loss.name not in (None, "rdpo"):
         yield (

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -69,6 +70,37 @@ def test_each_tier_decodes_as_it_says(prompt: str, tier: str, budget: object, so
     (decision,) = stack().stream(prompt, pieces, lambda: iter(["ours"]))
     assert (decision.tier, decision.shown.source) == (tier, source)
     assert asked == ([] if tier == "closed" else [budget, budget])
+
+
+def test_a_closed_prompt_is_one_shared_draw_streamed_or_not() -> None:
+    asked = []
+
+    def ours() -> str:
+        asked.append(1)
+        return "ours"
+
+    held = stack({"ours": 0.9})
+    held.answer("forbidden", lambda _: "mine", ours)
+    list(held.stream("forbidden", lambda _: iter(["mine"]), lambda: iter([ours()])))
+    assert len(asked) == 2  # one each: the certificate counts v once for this tier
+
+
+def test_a_prompt_that_nobody_could_place_in_time_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = stack()
+    monkeypatch.setattr(work.guard, "_timeout", 0.05)
+    over = threading.Event()
+    monkeypatch.setattr(work.placement, "tier", lambda prompt: over.wait(20) and "free")
+    assert work.answer("everyday", lambda _: "mine", lambda: "ours").tier == "closed"
+    over.set()
+    monkeypatch.setattr(work.placement, "tier", lambda prompt: "open")
+    assert work.tier("everyday") == "closed"
+
+
+def test_a_refusal_is_known_by_its_words() -> None:
+    work = stack()
+    for name, one in CHARTER.constraints.items():
+        assert work.constraint_of(f" {one.refusal}") == name
+    assert work.constraint_of(REFUSAL) == work.constraint_of("anything") == ""
 
 
 def test_the_guard_stands_in_every_tier() -> None:

@@ -254,6 +254,38 @@ def test_a_stream_held_back_at_its_first_sentence_is_the_shared_one() -> None:
     assert both[0].reasons == ("unsafe", "unsafe")
 
 
+def test_a_draw_that_was_held_back_is_closed_before_the_next_begins() -> None:
+    steps = []
+
+    def mine() -> Iterator[str]:
+        try:
+            yield "Bad. "
+            yield "never asked for"
+        finally:
+            steps.append("mine is over")
+
+    def ours() -> Iterator[str]:
+        steps.append("ours begins")
+        yield "Ours."
+
+    shown = list(Guard(Says({"Bad. ": 0.9})).stream("x", mine, ours))
+    assert [s.text for s in shown] == ["Ours."]
+    assert steps == ["mine is over", "ours begins"]
+
+
+def test_without_a_personal_policy_one_shared_draw_is_all() -> None:
+    asked = []
+
+    def ours() -> Iterator[str]:
+        asked.append(1)
+        yield "Bad."
+
+    assert list(Guard(Says({})).stream("x", None, ours)) == [Shown("Bad.", "shared")]
+    held = list(Guard(Says({}, default=0.9)).stream("x", None, ours))
+    assert held == [Shown(REFUSAL, "refusal", ("unsafe",))]
+    assert len(asked) == 2  # once each: a redraw after a rejection would cost another v_s
+
+
 def test_a_stream_that_dies_shows_nothing_that_did_not_pass() -> None:
     def dies() -> Iterator[str]:
         yield "A first sentence. And half of"

@@ -58,9 +58,9 @@ def understood_once(meant: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> N
 
     derive = learner.understand
 
-    def once(offer: Offer, parts: bytes | None) -> learner.Understood:
+    def once(offer: Offer, parts: bytes | None, charter: str = "") -> learner.Understood:
         if offer.digest not in meant:
-            meant[offer.digest] = derive(offer, parts)
+            meant[offer.digest] = derive(offer, parts, charter)
         return meant[offer.digest]  # type: ignore[no-any-return]
 
     monkeypatch.setattr(learner, "understand", once)

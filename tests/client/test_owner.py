@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,12 @@ from toy_vault import Vault, running
 from toy_world import HashEncoder
 
 from commonground import language_model
-from commonground.client import belongings, sockets, takeout, told
+from commonground.bounds.budget import Budget
+from commonground.bounds.charter_schema import Charter
+from commonground.bounds.enforcement import Enforcement
+from commonground.bounds.guard import Guard
+from commonground.bounds.tiers import Placement
+from commonground.client import answers, belongings, sockets, takeout, told
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Learner
 from commonground.client.lives import NEW_BASE, NEW_SHARED, TAKEN_BACK
@@ -417,10 +422,29 @@ def test_no_vault_is_one_line(tmp_path: Path, box: Vault) -> None:
         stale.status()
 
 
+class Calm:
+    """A detector that finds nothing."""
+
+    name, digest = "calm", "c" * 64
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> list[float]:
+        return [0.0 for _ in prompts]
+
+
+def passing(charter: Charter, *_: Any) -> Enforcement:
+    """A charter at work that lets everything pass."""
+    return Enforcement(charter, Placement(Calm(), Calm(), 0.5, 0.5), Guard(Calm()), Budget(1.0))
+
+
+def text_of(box: Vault, way: str) -> str:
+    return "".join(piece.text for piece in box.owner.generate("what is a tide", way, 24))
+
+
 def test_a_policy_study_writes_and_reset_writes_what_the_shared_policy_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(language_model, "load_base", lambda base: tiny_base())
+    monkeypatch.setattr(answers, "enforce", passing)  # test_answers.py is about what does not pass
     model = {"kind": "policy", "adapter": "lora", "layers": 2, "rank": 2}
     offer = toy_vault.offer_of(toy_vault.study_config(model=model, privacy__private__rate=0.5))
     with running(tmp_path / "p", offer) as box:
@@ -429,14 +453,10 @@ def test_a_policy_study_writes_and_reset_writes_what_the_shared_policy_writes(
         for k in range(4):
             box.owner.add("how do I boil an egg", "moon moon sea", f"yes no {'maybe ' * k}", "taste")
         private(box, 1, 0.05, final=True)
-        drawn = {"".join(box.owner.generate("what is a tide", "shared", 24)) for _ in range(6)}
+        drawn = {text_of(box, "shared") for _ in range(6)}
         assert len(drawn) > 1  # two answers of one policy are two answers
         monkeypatch.setattr(told, "TEMPERATURE", 0.0)
-        written = {
-            way: list(box.owner.generate("what is a tide", way, 24)) for way in ("base", "shared", "personal")
-        }
-        texts = {way: "".join(pieces) for way, pieces in written.items()}
-        assert len(written["personal"]) > 1  # piece by piece
+        texts = {way: text_of(box, way) for way in ("base", "shared", "personal")}
         assert len(set(texts.values())) == 3
         (whole,) = box.server.rounds.understood().table.public.generate(  # type: ignore[attr-defined]
             ["what is a tide"], None, None, tokens=24
@@ -444,7 +464,7 @@ def test_a_policy_study_writes_and_reset_writes_what_the_shared_policy_writes(
         assert texts["base"] == whole
         assert box.owner.learned()["taste"] == 4
         box.owner.reset()
-        assert "".join(box.owner.generate("what is a tide", "personal", 24)) == texts["shared"]
+        assert text_of(box, "personal") == texts["shared"]
 
 
 def test_an_error_of_many_faults_keeps_them(box: Vault, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from commonground.client.pieces import Piece
 from commonground.errors import DataError, InputError, TrustError
 
 HOSTILE = (
@@ -29,6 +30,26 @@ HOSTILE = (
 SHARED = "Start slowly. Three runs a week are enough, with a day of rest between them."
 DIGEST = "5f" * 32
 OTHER = "6a" * 32
+REFUSED = "I can't help to deceive anybody for gain."
+CHARTER = {
+    "title": "Charter of kind answers",
+    "version": 2,
+    "digest": "8c" * 32,
+    "appeal": "Write to study@example.org; a person looks at it.",
+    "constraints": {"fraud": "Help to cheat people out of money.", "violence": "Help to hurt a person."},
+}
+RULES = CHARTER | {
+    "signer": "5e21 7788 90ab cdef 1234 5678 9abc def0",
+    "rules": [
+        {"id": name, "text": text, "severity": "high", "jurisdiction": "universal"}
+        for name, text in CHARTER["constraints"].items()  # type: ignore[attr-defined]
+    ],
+    "words": [
+        "Every question is placed before your own adapter sees it.",
+        "Who may change it: the operator, with a review board.",
+        "If you think that it decided wrongly: write to study@example.org.",
+    ],
+}
 TIME = "2026-11-28T09:30:00+00:00"
 
 
@@ -97,6 +118,7 @@ class ToyOwner:
             "accepted": None if self.accepted is None else self.accepted["digest"],
             "kind": self.kind,
             "base": {"model": "ab" * 32},
+            "charter": CHARTER if self.kind == "policy" else None,
             "comparisons": {
                 "safety": tags.count("safety"),
                 "taste": tags.count("taste"),
@@ -139,13 +161,24 @@ class ToyOwner:
         self.suggested += 1
         return {"prompt": f"How do I start running? ({self.suggested})", "answers": [HOSTILE, SHARED]}
 
-    def generate(self, prompt: str, which: str = "personal", tokens: int = 128) -> Iterator[str]:
+    def generate(self, prompt: str, which: str = "personal", tokens: int = 128) -> Iterator[Piece]:
         if self.kind == "reward":
             raise InputError("the study's model writes nothing")
+        mine = which == "personal"
+        if "refused" in prompt:  # every draw was held back, whoever drew
+            yield Piece("It begins well. ", which, "free")
+            yield Piece(REFUSED, "refusal", "free", "fraud", ("unsafe",))
+            return
+        if "closed" in prompt:
+            yield Piece("Rather ask a lawyer." if mine else SHARED, "shared", "closed")
+            return
+        if "held" in prompt and mine:
+            yield Piece("Take a walk first.", "shared", "free", "", ("unsafe",))
+            return
         text = "The same words." if "same" in prompt else HOSTILE if which == "personal" else SHARED
         for start in range(0, len(text), 24):
             time.sleep(0.25 if "slowly" in prompt else 0.01)
-            yield text[start : start + 24]
+            yield Piece(text[start : start + 24], which, "sensitive" if "risk" in prompt else "free")
             if "break" in prompt:
                 raise InputError("the vault does not answer", hint="start it: commonground device up")
 
@@ -247,6 +280,7 @@ class ToyOwner:
                 "What was sent before cannot be called back.",
             ],
             "claim": ["Shared adapter (40 people): epsilon = 4 at delta = 1e-05."],
+            "charter": RULES if self.kind == "policy" else None,
             "fits": None,
         }
 

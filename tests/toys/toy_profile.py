@@ -10,9 +10,12 @@ from typing import Any
 import toy_device
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from commonground.bounds.charter import sign_charter
+from commonground.bounds.charter_files import default_charter, shipped_folder
 from commonground.client.profile import Profile
 from commonground.config import Config
 from commonground.recipe import resolve
+from commonground.study.carried import carry
 from commonground.study.invitation import KIND, Invitation
 from commonground.study.offer import KIND as OFFER
 from commonground.study.offer import Offer, as_config
@@ -45,7 +48,9 @@ def invite(
     """An invitation, signed."""
     paper = sign(key, OFFER, offer.to_dict())
     expires = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    made = Invitation(offer.study, "Ada", address, ca, "t" * 32, expires, paper, public_hex(key))
+    named = bool(offer.config.get("bounds", {}).get("charter"))
+    charter = carry(sign_charter(key, default_charter()), shipped_folder()) if named else ""
+    made = Invitation(offer.study, "Ada", address, ca, "t" * 32, expires, paper, public_hex(key), charter)
     return sign(key, KIND, replace(made, **changes).to_content()).to_text()
 
 
@@ -55,11 +60,12 @@ def make_profile(
     ca: str = "",
     address: str = NOBODY,
     parts: bytes | None = None,
+    **changes: Any,
 ) -> Profile:
-    """A profile as `join` leaves it, without store and node key."""
+    """A profile as `join` leaves it, without store and node key; `changes` are of its invitation."""
     offer = offer or toy_offer()
     folder.mkdir(mode=0o700, parents=True)
-    (folder / "invitation").write_text(invite(offer, ca, address))
+    (folder / "invitation").write_text(invite(offer, ca, address, **changes))
     (folder / "ca.crt").write_text(ca)
     if parts is not None:
         (folder / FILE).write_bytes(parts)

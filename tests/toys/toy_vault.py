@@ -7,6 +7,7 @@ is ready to be written to the socket.
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ from commonground.study.offer import Offer, as_config
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import parts_digest, write_parts
 from commonground.study.release import Release, sign_release, tensors_digest
+from commonground.training.contract import charter_digest
 
 KEY = bytes(range(32))  # scrypt and keyrings have tests of their own, and take a second each
 Arrays = dict[str, np.ndarray]
@@ -51,6 +53,8 @@ def study_config(**changes: Any) -> Config:
 
 def offer_of(config: Config, manifest: Manifest | None = None, **changes: Any) -> Offer:
     """An offer over a configuration, with the manifest that an operator derives."""
+    config = copy.deepcopy(config)
+    config.bounds.charter = charter_digest(config)  # as `server init` does
     if manifest is None:
         manifest = contract_of(config, None)[0]
     return toy_profile.toy_offer(config=as_config(config), manifest=manifest.to_dict(), **changes)
@@ -133,12 +137,13 @@ def running(
     insecure: Insecure | None = None,
     address: str = toy_profile.NOBODY,
     parts: bytes | None = None,
+    **changes: Any,
 ) -> Iterator[Vault]:
-    """A vault over a profile that is made where it is missing."""
+    """A vault over a profile that is made where it is missing; `changes` are of its invitation."""
     if (folder / "profile.json").exists():
         profile = read_profile(folder)
     else:
-        profile = toy_profile.make_profile(folder, offer, address=address, parts=parts)
+        profile = toy_profile.make_profile(folder, offer, address=address, parts=parts, **changes)
     with Store(folder / STORE, KEY) as store:
         found = Vault(profile, store, insecure, offer)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from importlib.resources import as_file, files
@@ -123,3 +124,9 @@ def shipped_folder() -> Path:
 def default_charter() -> Charter:
     """The charter that is shipped: eight constraints, written by the project."""
     return load_charter(shipped_folder() / "default.yaml")
+
+
+@functools.cache
+def shipped_digest() -> str:
+    """Digest of the shipped charter."""
+    return default_charter().digest

@@ -8,7 +8,8 @@ is public, frozen and named by digest in the charter, and reads texts with base 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,7 @@ from commonground.bounds.charter_schema import Charter
 from commonground.bounds.detectors import Detector, Embed
 from commonground.bounds.guard import REFUSAL, Draw, Guard, Shown, Stream
 from commonground.bounds.probes import Probe
-from commonground.bounds.tiers import Placement
+from commonground.bounds.tiers import TIERS, Placement
 from commonground.data.starter import starter_texts
 from commonground.errors import InputError, ModelError, TrustError
 
@@ -117,6 +118,11 @@ class Enforcement:
     guard: Guard
     budget: Budget
 
+    def tier(self, prompt: str) -> str:
+        """free, sensitive or closed; a classifier that hangs has not said that a prompt is harmless."""
+        found, reason = self.guard.within(lambda: self.placement.tier(prompt))
+        return "closed" if reason or found not in TIERS else str(found)
+
     def answer(self, prompt: str, personal: Callable[[Budget | None], str], shared: Draw) -> Decision:
         """One answer under the charter.
 
@@ -125,21 +131,34 @@ class Enforcement:
             personal: draws from the personal policy, within a budget or (None) without one.
             shared: draws from the shared policy.
         """
-        tier = self.placement.tier(prompt)
+        tier = self.tier(prompt)
         budget = self.budget if tier == "sensitive" else None
         draws = 0 if tier == "closed" else self.charter.bounds.draws
         return Decision(tier, self.guard.answer(prompt, lambda: personal(budget), shared, draws=draws))
 
     def stream(
-        self, prompt: str, personal: Callable[[Budget | None], Iterator[str]], shared: Stream
-    ) -> Iterator[Decision]:
-        """The same in pieces, none shown before it has passed; see `Guard.stream`."""
-        tier = self.placement.tier(prompt)
+        self, prompt: str, personal: Callable[[Budget | None], Iterator[str]] | None, shared: Stream
+    ) -> Generator[Decision]:
+        """The same in pieces, none shown before it has passed; see `Guard.stream`.
+
+        Args:
+            prompt: what is asked.
+            personal: begins a draw of the personal policy, as in `answer`; None where the shared policy
+                alone is asked, which is guarded as well.
+            shared: begins a draw of the shared policy.
+        """
+        tier = self.tier(prompt)
         budget = self.budget if tier == "sensitive" else None
-        first = shared if tier == "closed" else lambda: personal(budget)
-        for shown in self.guard.stream(prompt, first, shared):
-            source = "shared" if tier == "closed" and shown.source == "personal" else shown.source
-            yield Decision(tier, Shown(shown.text, source, shown.reasons))
+        ask = personal
+        first = None if ask is None or tier == "closed" else lambda: ask(budget)
+        with closing(self.guard.stream(prompt, first, shared)) as pieces:
+            for shown in pieces:
+                yield Decision(tier, shown)
+
+    def constraint_of(self, refusal: str) -> str:
+        """The constraint whose refusal a text is; '' for the general refusal, and for anything else."""
+        said = refusal.strip()
+        return next((n for n, one in self.charter.constraints.items() if one.refusal.strip() == said), "")
 
 
 class FrozenEncoder(Protocol):
@@ -186,12 +205,7 @@ def enforce(
             f"{charter.base[:16]}",
             hint="take the base model of the charter, or have the charter certified for yours",
         )
-    known = [
-        probe
-        for name, one in charter.probes.items()
-        if one.split == "train"
-        for probe in charter_probes(charter, name, folder)
-    ]
+    known = _known(charter, folder)
     embed = careful(encoder, [*starter_texts(), *(probe.prompt for probe in known)])
     loaded = {name: _named(charter, name, folder, embed, encoder.digest) for name in charter.detectors}
     answers = sorted({one.detector for one in charter.constraints.values()})
@@ -205,6 +219,34 @@ def enforce(
         Guard(joint, expected=joint.digest, pick=refusals, allowed=refusals.allowed, timeout=timeout),
         Budget(charter.bounds.delta),
     )
+
+
+def check_files(charter: Charter, folder: Path, encoder: str) -> None:
+    """Check that what a charter's deployment reads is what it names; no text is embedded.
+
+    Args:
+        charter: the charter.
+        folder: where its files are.
+        encoder: digest of the frozen encoder that heads read with.
+
+    Raises:
+        TrustError: a detector, or the known prompts, are not the charter's.
+        InputError: a file cannot be read.
+        ModelError: a detector does not load.
+    """
+    _known(charter, folder)
+    for name in charter.detectors:
+        _named(charter, name, folder, _unread, encoder)
+
+
+def _unread(texts: Sequence[str]) -> np.ndarray:
+    raise ModelError(f"{len(texts)} texts, and nothing to read them with")
+
+
+def _known(charter: Charter, folder: Path) -> list[Probe]:
+    """Forbidden prompts that the charter's detectors may know."""
+    sets = [name for name, one in charter.probes.items() if one.split == "train"]
+    return [probe for name in sets for probe in charter_probes(charter, name, folder)]
 
 
 def _named(charter: Charter, name: str, folder: Path, embed: Embed, encoder: str) -> Detector:

@@ -25,7 +25,8 @@ import math
 import queue
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,62 +165,69 @@ class Guard:
         pick = self._pick
         if pick is None:
             return self.refusal
-        found, _ = self._within(lambda: pick(prompt))
+        found, _ = self.within(lambda: pick(prompt))
         return found if isinstance(found, str) and found in self._allowed else self.refusal
 
-    def stream(self, prompt: str, personal: Stream, shared: Stream) -> Iterator[Shown]:
+    def stream(self, prompt: str, personal: Stream | None, shared: Stream) -> Generator[Shown]:
         """Pieces to show, sentence by sentence, none before everything up to its end has passed.
 
         Args:
             prompt: what is asked.
-            personal: begins an answer of the personal policy, in pieces.
+            personal: begins an answer of the personal policy, in pieces; None is shared alone.
             shared: begins one of the shared policy.
 
         Yields:
             Pieces; joined texts are what is shown. The last piece of a cut answer is the refusal.
         """
         reasons = tuple(r for r in (self.prompt_verdict(prompt),) if r)
-        for source, ask in ([] if reasons else [("personal", personal)]) + [("shared", shared)]:
+        mine = [] if reasons or personal is None else [("personal", personal)]
+        for source, ask in [*mine, ("shared", shared)]:
             shown = ""
-            for piece, reason in self._passed(prompt, ask):
-                if not reason:
-                    yield Shown(piece, source, reasons)
-                    shown += piece
-                    continue
-                reasons = (*reasons, reason)
-                if shown:  # no second draw after the first words: it would see what was rejected
-                    lead = "" if shown[-1].isspace() else " "
-                    yield Shown(lead + self.refusal_for(prompt), "refusal", reasons)
-                    return
+            with closing(self._passed(prompt, ask)) as passed:
+                for piece, reason in passed:
+                    if not reason:
+                        yield Shown(piece, source, reasons)
+                        shown += piece
+                        continue
+                    reasons = (*reasons, reason)
+                    if shown:  # no second draw after the first words: it would see what was rejected
+                        lead = "" if shown[-1].isspace() else " "
+                        yield Shown(lead + self.refusal_for(prompt), "refusal", reasons)
+                        return
             if shown:
                 return
         yield Shown(self.refusal_for(prompt), "refusal", reasons or ("error",))
 
-    def _passed(self, prompt: str, ask: Stream) -> Iterator[tuple[str, str]]:
+    def _passed(self, prompt: str, ask: Stream) -> Generator[tuple[str, str]]:
         """(sentence, '') while they pass, then ('', reason) once if one does not."""
         held, passed = "", ""
         source: Iterator[str] | None = None
-        while True:
-            try:
-                source = source or ask()
-                piece = next(source, None)
-            except Exception:
-                yield "", "error"
-                return
-            held += piece or ""
-            ends = [m.end() for m in SENTENCE_END.finditer(held)]
-            cut = len(held) if piece is None else (ends[-1] if ends else 0)
-            if cut:
-                if reason := self.answer_verdict(prompt, passed + held[:cut]):
-                    yield "", reason
+        try:
+            while True:
+                try:
+                    source = source or ask()
+                    piece = next(source, None)
+                except Exception:
+                    yield "", "error"
                     return
-                yield held[:cut], ""
-                passed, held = passed + held[:cut], held[cut:]
-            if piece is None:
-                return
+                held += piece or ""
+                ends = [m.end() for m in SENTENCE_END.finditer(held)]
+                cut = len(held) if piece is None else (ends[-1] if ends else 0)
+                if cut:
+                    if reason := self.answer_verdict(prompt, passed + held[:cut]):
+                        yield "", reason
+                        return
+                    yield held[:cut], ""
+                    passed, held = passed + held[:cut], held[cut:]
+                if piece is None:
+                    return
+        finally:
+            # a draw that was held back is half written: its adapters must not act on the next one
+            if isinstance(source, Generator):
+                source.close()
 
     def _judge(self, detector: Detector, threshold: float, prompt: str, answer: str | None) -> str:
-        scores, reason = self._within(lambda: detector.score([prompt], None if answer is None else [answer]))
+        scores, reason = self.within(lambda: detector.score([prompt], None if answer is None else [answer]))
         if reason:
             return reason
         try:
@@ -230,8 +238,8 @@ class Guard:
             return "score"
         return "unsafe" if score >= threshold else ""
 
-    def _within(self, ask: Callable[[], Any]) -> tuple[Any, str]:
-        """What `ask` gives in time, and '', or None and error | timeout."""
+    def within(self, ask: Callable[[], Any]) -> tuple[Any, str]:
+        """What `ask` gives within the guard's timeout, and '', or None and error | timeout."""
         found: queue.SimpleQueue[tuple[Any, str]] = queue.SimpleQueue()
 
         def run() -> None:

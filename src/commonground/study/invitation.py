@@ -13,7 +13,7 @@ from commonground.study.offer import Offer, odd_characters
 from commonground.study.signing import Paper
 
 KIND = "invitation"
-FIELDS = ("study", "name", "address", "ca", "token", "expires", "offer")
+FIELDS = ("study", "name", "address", "ca", "token", "expires", "offer", "charter")
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?):[0-9]{1,5}")
 LONGEST = 200  # characters of a name
 
@@ -31,6 +31,7 @@ class Invitation:
         expires: UTC time, ISO 8601.
         offer: the signed offer.
         signer: the operator's public key, hexadecimal; who receives the file compares its fingerprint.
+        charter: the charter and its files as `study.carried` writes them; '' where the offer names none.
     """
 
     study: str
@@ -41,6 +42,7 @@ class Invitation:
     expires: str
     offer: Paper
     signer: str
+    charter: str = ""
 
     def to_content(self) -> dict[str, Any]:
         """What is signed."""

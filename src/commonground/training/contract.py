@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from commonground.bounds.charter_files import shipped_digest
 from commonground.config import Config
 from commonground.manifest import Manifest, TensorSpec
 from commonground.privacy.claims import SharedClaim
@@ -12,6 +13,14 @@ from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
 
 UNBOUNDED = 1e6  # the clip where no privacy is asked for: far above any honest update, yet finite
+CHARTER = "charter"  # of the digest in `Manifest.versions`
+
+
+def charter_digest(config: Config) -> str:
+    """Digest of the charter that bounds what a run's policies write; '' where the model writes nothing."""
+    if config.bounds.charter or config.model.kind != "policy":
+        return config.bounds.charter
+    return shipped_digest()
 
 
 def egress_manifest(
@@ -44,12 +53,13 @@ def egress_manifest(
         clip = min(clip, bound) if private else bound
     elif not private:
         clip = UNBOUNDED
+    bounded = charter_digest(config)
     sent, received = (spec, {}) if half is None else half.travels(spec, max(1, groups))
     return Manifest(
         tuple(TensorSpec(name, shape) for name, shape in sent.items()),
         clip=clip,
         noise_on_device=claim.noise_multiplier > 0 and config.privacy.trust == "local",
-        versions=model.public_digests(),
+        versions=model.public_digests() | ({CHARTER: bounded} if bounded else {}),
         received=tuple(TensorSpec(name, shape) for name, shape in received.items()),
         bit=None if claim.adaptive is None else TensorSpec(f"{EXTRA}within_clip", ()),
         participation=None if claim.banded is None else (claim.banded.participations, claim.banded.band),
