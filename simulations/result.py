@@ -8,6 +8,7 @@ import resource
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from commonground.simulations.writing import save_adapters, write_samples
 from commonground.strategies.safety_gate import ACTIONS
 
 if TYPE_CHECKING:
+    from commonground.simulations.certify.answering import Answer
     from commonground.simulations.folder import RunFolder
     from commonground.simulations.runner import Trained
 
@@ -45,7 +47,13 @@ RECEIPTS = 10
 ERASED_PEOPLE = 1000  # held in memory in float64, with features of every direction
 
 
-def assemble(world: World, trained: Trained, folder: RunFolder, began: float) -> dict[str, Any]:
+def assemble(
+    world: World,
+    trained: Trained,
+    folder: RunFolder,
+    began: float,
+    shown: Sequence[Sequence[Answer]] | None = None,
+) -> dict[str, Any]:
     """Measure every policy and put the result together.
 
     Args:
@@ -53,6 +61,7 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
         trained: adapters of every policy.
         folder: the run's folder, for receipts and the command that reproduces the run.
         began: `time.monotonic()` at the start of this process's part of the run.
+        shown: what people are shown under the charter; see `write_samples`.
     """
     policies = {name: trained.policies[name] for name in ORDER if name in trained.policies}
     reference = _reference(world, world.test_rows)
@@ -118,7 +127,7 @@ def assemble(world: World, trained: Trained, folder: RunFolder, began: float) ->
     elif baseline := baseline_outcome(world, policies):
         result["attack"] = baseline
     if world.models["shared"].kind == "policy":
-        result["writing"] = write_samples(world, policies)
+        result["writing"] = write_samples(world, policies, shown=shown or ())
         save_adapters(world, policies, folder.path / "adapters")
     return result
 

@@ -23,6 +23,7 @@ from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
 from commonground.simulations.attacked_grid import attacked_grid
+from commonground.simulations.bounded import at_work, charter_part, meant_charter, show, with_charter
 from commonground.simulations.devices import STREAM, adapter, as_used, close_stores
 from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
@@ -96,7 +97,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
         StorageError: the disk refused.
     """
     progress = progress or Silent()
-    config = anchored(with_implied(resolve(config)))
+    config = with_charter(anchored(with_implied(resolve(config))))
     refuse_unfit_strategy(config)
     folder = RunFolder(out)
     folder.check(config)
@@ -105,16 +106,21 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
             build_page([("", done)], out / REPORT)
         return done
     refuse_unready(config)
+    charter = meant_charter(config)
     began = time.monotonic()
     with resumable(out, CONFIG), storage_errors(folder.state), folder.claim(config), device_log(out / LOG):
         # The cache of embeddings is another folder, hence another hint.
         with storage_errors(cache_folder(), "delete it, or set COMMONGROUND_CACHE to another folder"):
             world = build_world(config, progress.stage)
+            stack = None if charter is None else at_work(charter, world)
         worlds.adopt(str(out.resolve()), world)
         with environment({"COMMONGROUND_RUN": str(out.resolve())}):
             trained = _train(world, folder, progress)
+        shown = None if stack is None else show(world, trained.policies["personal"], stack, progress.stage)
         progress.stage("measuring", 0, 1)
-        result = assemble(world, trained, folder, began)
+        result = assemble(world, trained, folder, began, None if shown is None else shown.everyday)
+        if stack is not None and shown is not None:
+            result["charter"] = charter_part(world, shown, stack, result["writing"])
         # The page first: where there is a result.json, everything is there.
         build_page([("", result)], out / REPORT)
         try:

@@ -154,6 +154,7 @@ def anchored(config: Config) -> Config:
     for part in (full.data.taste, full.data.safety):
         part.path = absolute(part.path)
     full.model.base = absolute(full.model.base)
+    full.bounds.charter_file = absolute(full.bounds.charter_file)
     return full
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from commonground.simulations.world import World
 from commonground.training.policy import PolicyModel
 from commonground.training.writing import Request
 
+if TYPE_CHECKING:
+    from commonground.simulations.certify.answering import Answer
+
+BOUNDED = "bounded"  # what a person is shown under the charter, beside what the policies write
 # Written for this and in no training set, so that they are held out for everybody.
 PROMPTS = (
     "How do I make pancakes?",
@@ -36,7 +40,10 @@ PEOPLE = 8  # people whose answers are written out
 
 
 def write_samples(
-    world: World, policies: Mapping[str, Policy], tick: Callable[[str, int, int], None] | None = None
+    world: World,
+    policies: Mapping[str, Policy],
+    tick: Callable[[str, int, int], None] | None = None,
+    shown: Sequence[Sequence[Answer]] = (),
 ) -> dict[str, Any]:
     """Greedy answers of every policy for some people, with what can be measured on them.
 
@@ -44,30 +51,37 @@ def write_samples(
         world: the world of a policy run.
         policies: name -> policy; adapters of `private` are in the order of the evaluated people.
         tick: progress.
+        shown: what each of these people is shown under the charter, prompt by prompt; empty without one.
 
     Returns:
         {"prompts", "people": [{"person", "likes", "answers": {policy: [texts]}, "features": {policy:
-        {"liked_rate", "words", "nats", "repeated", "on_topic"}}}]}; see report/writing_view.py.
+        {"liked_rate", "words", "nats", "repeated", "on_topic"}}, "shown": [{"tier", "source", "reasons"}]}]};
+        see report/writing_view.py. With `shown` there is a policy `bounded`, and "shown" says of each of its
+        answers why it is what it is.
     """
     prompts = list(PROMPTS[: world.config.evaluation.prompts])
     if not prompts:
         return {"prompts": [], "people": []}
     people = world.evaluated[:PEOPLE].tolist()
     model = _model(policies)
-    texts = _texts(model, policies, prompts, len(people), world.config.evaluation.tokens)
+    written = _texts(model, policies, prompts, len(people), world.config.evaluation.tokens)
     entries = []
     for place, person in enumerate(people):
         likes = liked_style(world, person)
-        answers = {name: texts[name, place if policies[name].by_person else None] for name in policies}
-        features = {name: _features(model, likes, prompts, written) for name, written in answers.items()}
-        entries.append(
-            {
-                "person": world.population.people[person].id,
-                "likes": likes,
-                "answers": answers,
-                "features": features,
-            }
-        )
+        answers = {name: written[name, place if policies[name].by_person else None] for name in policies}
+        if shown:
+            answers[BOUNDED] = [one.text for one in shown[place]]
+        entry = {
+            "person": world.population.people[person].id,
+            "likes": likes,
+            "answers": answers,
+            "features": {name: _features(model, likes, prompts, texts) for name, texts in answers.items()},
+        }
+        if shown:
+            entry["shown"] = [
+                {"tier": one.tier, "source": one.source, "reasons": list(one.reasons)} for one in shown[place]
+            ]
+        entries.append(entry)
         if tick is not None:
             tick("answers measured", place + 1, len(people))
     return {"prompts": prompts, "people": entries}

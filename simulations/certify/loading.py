@@ -138,12 +138,27 @@ def load_policies(folder: RunFolder, config: Config, tokens: int, tick: Tick) ->
         used = as_used(world, store, "shared", people, learned, config.rounds)
     finally:
         store.close()
-    shared = [learned if used is None else _of(used, place) for place in range(len(people))]
+    return policies_of(world, learned, used, personal, tokens)
+
+
+def policies_of(
+    world: World, learned: Tensors, used: Tensors | None, personal: Tensors, tokens: int
+) -> RunPolicies:
+    """The policies of a run's evaluated people, as their devices use them.
+
+    Args:
+        world: of the run.
+        learned: the released shared adapter.
+        used: as each device uses it, leading axis the evaluated people; None is as it was released.
+        personal: private adapters, leading axis likewise.
+        tokens: of an answer, at most.
+    """
+    people = world.evaluated.tolist()
     return RunPolicies(
-        model,
+        cast(PolicyModel, world.models["shared"]),
         tuple(world.population.people[p].id for p in people),
         tuple(world.population.people[p].group for p in people),
-        tuple(shared),
+        tuple(learned if used is None else _of(used, place) for place in range(len(people))),
         tuple(_of(personal, place) for place in range(len(people))),
         _prompts(world),
         tokens,

@@ -154,6 +154,8 @@ class GateConfig:
 class BoundsConfig:
     """What a private part is kept from doing; infinity switches a bound off. See docs/bounds.md.
 
+    In a simulation of policies: `answers` = show what people are shown under the charter, `charter_file` = a
+    signed one ('' = the shipped one), `probes` = its forbidden prompts that each of these people is asked.
     `reward`: c of r_shared + c tanh(r_private / c), as a multiple of the median shared margin on public
     safety pairs (model.kind=reward). About means alone: `constraint` = what may be lost, in training, of the
     mean probability of the safe answer on public pairs, `constraint_rate` = step size of its price; `kl`,
@@ -162,6 +164,9 @@ class BoundsConfig:
     shipped one).
     """
 
+    answers: bool = True
+    charter_file: str = ""
+    probes: int = 4
     reward: float = float("inf")
     constraint: float = float("inf")
     constraint_rate: float = 0.1

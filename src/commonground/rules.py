@@ -98,6 +98,7 @@ def numbers(config: Config) -> Iterator[Fault]:
         "gate.tolerance": 0,
         "gate.steps": 1,
         "attack.seed": 0,
+        "bounds.probes": 0,
         "bounds.reward": 0,
         "bounds.constraint": 0,
         "bounds.kl": 0,
@@ -262,6 +263,12 @@ def adapted_clip(config: Config) -> Iterator[Fault]:
 def private_bounds(config: Config) -> Iterator[Fault]:
     """What the bounds on private parts need: rewards to bound, and the model that the public pairs fit."""
     bounds, model = config.bounds, config.model
+    if bounds.charter_file and model.kind == "reward":
+        yield (
+            "bounds.charter_file",
+            f"found {bounds.charter_file!r} with model.kind=reward; accepted: '', since a reward model "
+            "writes no answers",
+        )
     if math.isfinite(bounds.reward) and model.kind != "reward":
         yield (
             "bounds.reward",

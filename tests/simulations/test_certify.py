@@ -40,6 +40,7 @@ WORDS = [
     f"people={PEOPLE}", "rounds=1", "cohort=3", "data.pairs_per_person=4", "data.test_pairs=2",
     "model.layers=1", "model.rank=2", "model.adapter=lora", "shared.steps=1", "privacy.private.steps=1",
     "evaluation.resamples=100", "evaluation.prompts=1", "evaluation.tokens=1", "model.kind=policy",
+    "bounds.answers=false",
 ]  # fmt: skip
 FEW = ("--tokens", "4", "--probes", "26")
 

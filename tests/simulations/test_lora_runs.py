@@ -47,6 +47,7 @@ def words(base: Path, name: str) -> list[str]:
         "people=3", "rounds=2", "cohort=3", "data.pairs_per_person=4", "data.test_pairs=2", "model.layers=1",
         "model.rank=2", "model.adapter=lora", "shared.steps=2", "shared.rate=0.05", "privacy.private.steps=2",
         "evaluation.resamples=100", "evaluation.prompts=1", "evaluation.tokens=2", "model.kind=policy",
+        "bounds.answers=false",
         f"model.base={base}", f"strategy.name={name}",
         f"privacy.shared.epsilon={8 if is_linear(name) else 'inf'}",
     ]  # fmt: skip

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_world
+from toy_charter import signed_charter
 from toy_models import tiny_llama, tiny_tokenizer
 from toy_runs import Kit
 
+from commonground.bounds.charter import load_charter
 from commonground.errors import CommonGroundError, ConfigError, DataError, InterruptedRunError, StorageError
 from commonground.simulations.devices import SimulatedDevice
 from commonground.simulations.folder import CONFIG, EVENTS, LOG, NEEDED, REPORT, RESULT, read_events
@@ -226,6 +228,7 @@ def test_a_policy_run_has_its_control_and_its_writing_and_resumes(
     kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tiny random language model: everything that a policy run adds is there, and it resumes."""
+    charter = signed_charter(tmp_path / "charter")
     base = tmp_path / "base"
     tiny_tokenizer().save_pretrained(base)
     tiny_llama().save_pretrained(base)
@@ -235,15 +238,22 @@ def test_a_policy_run_has_its_control_and_its_writing_and_resumes(
         "people=3", "rounds=2", "cohort=2", "data.pairs_per_person=4", "data.test_pairs=2", "model.layers=1",
         "model.rank=2", "shared.steps=1", "privacy.private.steps=4", "evaluation.resamples=100",
         "evaluation.prompts=1", "evaluation.tokens=4", "model.kind=policy", f"model.base={base}",
+        f"bounds.charter_file={charter}", "bounds.probes=2",
     ]  # fmt: skip
     config = read_settings(None, words)
     result = simulate(config, tmp_path / "a")
     assert set(result["policies"]) == POLICIES | {"sft"}
-    assert result["writing"]
+    assert {one["shown"][0]["tier"] for one in result["writing"]["people"]} <= {"free", "sensitive", "closed"}
+    bounded, digest = result["charter"], load_charter(tmp_path / "charter" / "charter.yaml").digest
+    assert bounded["digest"] == result["egress"]["manifest"]["versions"]["charter"] == digest
+    assert [one["forbidden"]["answers"] for one in bounded["people"]] == [2, 2, 2]
+    assert bounded["policies"]["bounded"]["forbidden"]["held_back"] == 0
+    assert set(bounded["policies"]) == set(result["policies"]) | {"bounded"}
     with pytest.raises(InterruptedRunError):
         simulate(config, tmp_path / "b", Stopping("pooled rounds", 2))
     again = simulate(config, tmp_path / "b")
-    assert {key: again[key] for key in SAME} == {key: result[key] for key in SAME}
+    same = (*SAME, "writing", "charter")
+    assert {key: again[key] for key in same} == {key: result[key] for key in same}
 
 
 def test_bad_data_leaves_no_folder(kit: Kit, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from commonground.report.drawing import Figure, bars, figure, layout, name_axis, rule, safe, titled, trace
 from commonground.report.words import dig, label, mapping, number, percent, points, span
 
-ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal", "sft")
+ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal", "bounded", "sft")
 FEW = 30  # up to this many people are drawn one by one
 BIN = 5  # width of a histogram bin, percentage points
 

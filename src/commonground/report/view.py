@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from commonground.report import figures
+from commonground.report.charter_view import charter
 from commonground.report.devices_view import cost, data_rows, egress, rows, statement
 from commonground.report.results_view import (
     attainable,
@@ -64,6 +65,7 @@ def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
         "groups": groups(policies, names),
         "welfare": welfare(result),
         "safety": safety(result),
+        "charter": charter(result),
         "calibration": calibration(policies, names),
         "attainable": attainable(policies, names),
         "truth": data_rows(result.get("truth")),

@@ -30,6 +30,10 @@ POLICIES: dict[str, tuple[str, str]] = {
         "Personal",
         "the shared model plus each person's private adapter, which stays on the device",
     ),
+    "bounded": (
+        "Under the charter",
+        "what a person is shown of the personal model: her prompt is placed, the draw is bounded and guarded",
+    ),
     "sft": ("Imitation", "control: only imitates the chosen answers (SFT), never sees the rejected ones"),
 }
 

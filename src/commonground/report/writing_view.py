@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from commonground.report.charter_view import told
 from commonground.report.figures import colour, order
 from commonground.report.words import decimal, dig, label, mapping, number, percent
+
+BOUNDED = "bounded"
 
 
 def _whole(value: Any) -> str:
@@ -38,7 +41,7 @@ def writing(result: Mapping[str, Any]) -> dict[str, Any] | None:
             {
                 "person": str(p.get("person") or ""),
                 "likes": str(p.get("likes") or "not known"),
-                "answers": _answers(mapping(p, "answers"), prompts),
+                "answers": _answers(mapping(p, "answers"), prompts, p.get("shown")),
                 "features": _features(mapping(p, "features")),
             }
             for p in people
@@ -52,8 +55,9 @@ def _order(policies: Mapping[str, Any]) -> list[str]:
     return order(policies)
 
 
-def _answers(answers: Mapping[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
-    """One entry a prompt: the prompt and each policy's answer to it."""
+def _answers(answers: Mapping[str, Any], prompts: list[str], shown: Any) -> list[dict[str, Any]]:
+    """One entry a prompt: the prompt and each policy's answer to it, bounded ones with why they are so."""
+    why = shown if isinstance(shown, list) else []
     longest = max((len(v) for v in answers.values() if isinstance(v, list)), default=0)
     return [
         {
@@ -63,6 +67,7 @@ def _answers(answers: Mapping[str, Any], prompts: list[str]) -> list[dict[str, A
                     "label": label(p),
                     "colour": colour(p),
                     "text": str(answers[p][i]),
+                    "why": told(why[i]) if p == BOUNDED and i < len(why) else "",
                 }
                 for p in _order(answers)
                 if isinstance(answers[p], list) and i < len(answers[p])
