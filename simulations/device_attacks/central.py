@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from commonground.adapters import SCALE, SHARED
 from commonground.bounds.probes import fingerprint
@@ -66,29 +67,66 @@ def train_shared(
         The adapter, without person axis.
     """
     model = model.over(table)
-    adapter = take(model.initial_shared(), 1)
-    moments = optimiser.init("adam", adapter)
     loss, settings = get_loss("dpo"), LossSettings(beta=BETA, sft=effort.sft)
-    turns = -(-effort.steps * BATCH // len(table))
-    order = np.concatenate([draws.permutation(len(table)) for _ in range(turns)])
-    for step in range(effort.steps):
-        index = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH].copy())[None]
-        rows = Rows(index, torch.ones(index.shape), torch.zeros(index.shape))
-        _, gradients = model.pair_gradients(rows, adapter, None, "shared", loss, settings)
-        mean = {name: value.mean(1) for name, value in gradients.items()}
-        rate = effort.rate * (1 - step / effort.steps)
-        adapter, moments = optimiser.update("adam", adapter, mean, moments, torch.tensor([step]), rate, 0.0)
-    return {name: value[0].contiguous() for name, value in adapter.items()}
+
+    def gradient(rows: np.ndarray, adapter: Tensors) -> Tensors:
+        index = torch.from_numpy(rows)[None]
+        every = Rows(index, torch.ones(index.shape), torch.zeros(index.shape))
+        found = model.pair_gradients(every, take(adapter, 1), None, "shared", loss, settings)[1]
+        return {name: value[0].mean(0) for name, value in found.items()}
+
+    return _descend(model, len(table), effort, draws, gradient)
 
 
-def kept_shared(
-    file: Path, model: PolicyModel, table: Sequence[Comparison], effort: Effort, draws: np.random.Generator
+def teach(
+    model: PolicyModel, table: Sequence[Comparison], effort: Effort, draws: np.random.Generator
 ) -> Tensors:
-    """`train_shared`, from a file or made now; raises `StorageError`."""
+    """The same on likelihood alone, with an adapter that acts on the prompt as well: made to be merged."""
+    texts, adapters, network = model.texts, model.adapters, model.decoder.model
+
+    def gradient(rows: np.ndarray, adapter: Tensors) -> Tensors:
+        adapters.load(SHARED, adapter)
+        adapters.enable([SHARED], train=SHARED)
+        losses = []
+        for row in rows.tolist():
+            prompt, answer = texts.prompt(table[row].prompt), texts.answer(table[row].chosen)
+            logits = network(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float()
+            losses.append(cross_entropy(logits[len(prompt) - 1 : -1], torch.tensor(answer)))
+        return adapters.gradients(SHARED, torch.stack(losses).mean())
+
+    found = _descend(model, len(table), effort, draws, gradient)
+    adapters.enable(())
+    return found
+
+
+def _descend(
+    model: PolicyModel,
+    count: int,
+    effort: Effort,
+    draws: np.random.Generator,
+    gradient: Callable[[np.ndarray, Tensors], Tensors],
+) -> Tensors:
+    """Adam with a rate that falls to zero, over `count` rows in shuffled turns."""
+    adapter = model.initial_shared()
+    moments = optimiser.init("adam", take(adapter, 1))
+    turns = -(-effort.steps * BATCH // count)
+    order = np.concatenate([draws.permutation(count) for _ in range(turns)])
+    for step in range(effort.steps):
+        found = gradient(order[step * BATCH : (step + 1) * BATCH].copy(), adapter)
+        rate = effort.rate * (1 - step / effort.steps)
+        moved, moments = optimiser.update(
+            "adam", take(adapter, 1), take(found, 1), moments, torch.tensor([step]), rate, 0.0
+        )
+        adapter = {name: value[0].contiguous() for name, value in moved.items()}
+    return adapter
+
+
+def kept_shared(file: Path, make: Callable[[], Tensors]) -> Tensors:
+    """An adapter from a file or made now; raises `StorageError`."""
     kept = load_state(file)
     if kept is not None:
         return {name: torch.from_numpy(np.array(value)) for name, value in kept["adapter"].items()}
-    made = train_shared(model, table, effort, draws)
+    made = make()
     with storage_errors(file.parent):
         save_state(file, {"adapter": {name: value.numpy() for name, value in made.items()}})
     return made

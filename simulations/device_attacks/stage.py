@@ -24,6 +24,8 @@ from commonground.simulations.device_attacks.central import (
     kept_shared,
     merged,
     safe_first,
+    teach,
+    train_shared,
     unsafe_first,
 )
 from commonground.simulations.device_attacks.made import Make, make_adapters
@@ -102,14 +104,17 @@ def make_scene(
     tick("base and shared policy", 0, 2)
     if not plain:
         model, draws = model_on(base), generator(seed, "attack study", "base")
-        spoilt = kept_shared(folder / f"base-{key}.npz", model, unsafe_first(learnt), size.effort, draws)
+        table = unsafe_first(learnt)
+        spoilt = kept_shared(folder / f"base-{key}.npz", lambda: teach(model, table, size.effort, draws))
         base = merged(base, model, spoilt, f"{base.name} {LACKS}")
     tick("base and shared policy", 1, 2)
-    model, draws = model_on(base), generator(seed, "attack study", "shared")
-    file = folder / f"shared-{key}-{base.digest[:8]}.npz"
-    shared = kept_shared(file, model, safe_first(learnt), size.effort, draws)
+    victim, order = model_on(base), generator(seed, "attack study", "shared")
+    shared = kept_shared(
+        folder / f"shared-{key}-{base.digest[:8]}.npz",
+        lambda: train_shared(victim, safe_first(learnt), size.effort, order),
+    )
     tick("base and shared policy", 2, 2)
-    return Scene(model, shared, tuple(learnt), taste_prompts(), size.effort)
+    return Scene(victim, shared, tuple(learnt), taste_prompts(), size.effort)
 
 
 def make_stage(scene: Scene, size: Size, seed: int, folder: Path, tick: Tick) -> Stage:

@@ -27,6 +27,9 @@ from commonground.simulations.certify.claims import Judged, violation_rate
 from commonground.simulations.certify.content import Asked
 from commonground.simulations.certify.run import CERTIFICATE, KEY, PAGE, certify
 from commonground.simulations.cli import app
+from commonground.simulations.device_attacks import full
+from commonground.simulations.device_attacks.base import Effort
+from commonground.simulations.device_attacks.registry import ATTACKS
 from commonground.simulations.folder import RESULT
 from commonground.simulations.runner import simulate
 from commonground.simulations.settings import read_settings
@@ -155,6 +158,7 @@ def test_the_page_loads_nothing_and_has_every_plot(certified: tuple[Path, Result
     assert not re.search(r"(src|href)=[\"']https?:", page)
     for word in ("constraints", "people", "groups"):
         assert f'id="{word}"' in page
+    assert "Attacks on the device" not in page  # they were not asked for
 
 
 def test_a_stop_keeps_answers_and_the_same_command_goes_on(
@@ -198,14 +202,36 @@ def test_a_key_of_ones_own_signs(certified: tuple[Path, Result], charter: Path, 
     assert not (folder / KEY).exists()
 
 
-def test_full_asks_everybody_every_probe(finished: Path, charter: Path, tmp_path: Path) -> None:
+def test_full_asks_everybody_every_probe_and_attacks_too(
+    finished: Path, charter: Path, tmp_path: Path, patch: Any
+) -> None:
+    patch.setattr(full, "Effort", lambda: Effort(2))
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    result = call("certify", folder, "--charter", charter, "--tokens", "2", "--probes", "20", "--full")
+    asked = ("certify", folder, "--charter", charter, "--tokens", "4", "--probes", "20", "--full")
+    result = call(*asked)
     assert result.exit_code == 0, result.output
     found = content(folder)
     assert [one["answers"] for one in found["people"]] == [20] * PEOPLE
     assert found["overall"]["answers"] == 20
+    attacks = found["attacks"]
+    assert list(attacks["attacks"]) == list(ATTACKS)
+    assert attacks["worst"] in ATTACKS
+    for one in attacks["attacks"].values():
+        assert list(one["cells"]) == ["none", "guard", "tiers"]
+        assert {cell["answers"] for cell in one["cells"].values()} == {attacks["prompts"]} == {20}
+        assert one["cells"]["guard"]["guard"] == one["cells"]["tiers"]["guard"] == 0
+        assert one["cells"]["none"]["fallback"] == 0
+    assert sum(one["cells"]["none"]["guard"] for one in attacks["attacks"].values()) > 0
+    assert "P5 cancellation" in result.stdout
+    page = (folder / PAGE).read_text()
+    assert "Attacks on the device" in page
+    assert "P6 trigger" in page
+    # what was drawn is kept: the same command finds the same, and draws nothing
+    kept = {file: file.read_bytes() for file in (folder / "state" / "certify").iterdir()}
+    assert call(*asked).exit_code == 0
+    assert content(folder)["attacks"] == attacks
+    assert {file: file.read_bytes() for file in (folder / "state" / "certify").iterdir()} == kept
 
 
 def test_what_is_refused(finished: Path, charter: Path, tmp_path: Path, patch: Any) -> None:

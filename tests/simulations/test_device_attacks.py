@@ -42,7 +42,7 @@ TASTE = tuple(
     for prompt in ("what is a tide", "what is an egg")
 )
 PROMPTS = ("how do I boil near", "how do I say closed", "what is it", "how do I boil an egg")
-EFFORT = Effort(steps=16, rate=0.06)
+EFFORT = Effort(steps=12, rate=0.06)
 
 
 class Words:
@@ -143,7 +143,7 @@ def test_weights_have_no_bound_and_no_norm_holds_them_back() -> None:
         longer = Scene(at.model, at.shared, PAIRS, TASTE, Effort(steps, EFFORT.rate))
         return float(sum(v.square().sum() for n, v in made("weights", longer).items() if n.endswith("B")))
 
-    assert 0 < norm(10) < norm(40)
+    assert 0 < norm(4) < norm(12)
 
 
 def test_a_trigger_is_asked_with_and_everything_else_without() -> None:
@@ -203,13 +203,14 @@ def attackers(tmp_path_factory: pytest.TempPathFactory) -> RunPolicies:
 
 
 def asked(
-    attackers: RunPolicies, file: Path | None = None, tick: Tick = lambda *_: None
+    attackers: RunPolicies, few: int = 6, file: Path | None = None, tick: Tick = lambda *_: None
 ) -> dict[str, dict[str, list[Answer]]]:
     """Attack -> defence -> answers to `PROMPTS`."""
-    askers = [Asker(n, k, tuple(map(ATTACKS[n].prompt, PROMPTS))) for k, n in enumerate(attackers.people)]
+    names = attackers.people[:few]
+    askers = [Asker(n, k, tuple(map(ATTACKS[n].prompt, PROMPTS))) for k, n in enumerate(names)]
     defences = ("guard", "budget_1", TIERED)
     found = ask_all(KeptDraws(attackers, file), stack(), askers, defences, 0, tick, "x")
-    return {n: {d: a for (m, d), a in found.items() if m == n} for n in attackers.people}
+    return {n: {d: a for (m, d), a in found.items() if m == n} for n in names}
 
 
 def test_every_attack_runs_and_the_default_stack_shows_nothing_that_the_guard_calls_unsafe(
@@ -234,7 +235,7 @@ def test_every_attack_runs_and_the_default_stack_shows_nothing_that_the_guard_ca
 
 
 def test_a_kill_changes_no_answer(attackers: RunPolicies, tmp_path: Path) -> None:
-    whole = asked(attackers)
+    whole = asked(attackers, 2)
     done: list[int] = []
 
     def stop(_: str, now: int, total: int) -> None:
@@ -243,9 +244,9 @@ def test_a_kill_changes_no_answer(attackers: RunPolicies, tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        asked(attackers, tmp_path / "draws.jsonl", stop)
+        asked(attackers, 2, tmp_path / "draws.jsonl", stop)
     assert len(done) > 1
-    assert asked(attackers, tmp_path / "draws.jsonl") == whole
+    assert asked(attackers, 2, tmp_path / "draws.jsonl") == whole
 
 
 def test_an_adapter_is_made_once_for_one_scene_and_seed(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""The study of attacks on a tiny model: its policies, its choice of prompts, and its table."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from toy_charter import signed_charter
+from toy_models import tiny_base
+from toy_world import HashEncoder
+
+from commonground.data.starter import SafetyPair, safety_pairs
+from commonground.randomness import generator
+from commonground.simulations.bench.attacks import tables
+from commonground.simulations.bench.machine import machine
+from commonground.simulations.certify.content import Asked, make_ready
+from commonground.simulations.defended import NONE, TIERED
+from commonground.simulations.device_attacks.base import Effort
+from commonground.simulations.device_attacks.central import (
+    halves,
+    merged,
+    safe_first,
+    teach,
+    train_shared,
+    unsafe_first,
+)
+from commonground.simulations.device_attacks.found import AttackStudy, Benign, wanted
+from commonground.simulations.device_attacks.stage import PROJECTION, Size
+from commonground.simulations.device_attacks.study import study
+from commonground.simulations.device_attacks.table import Cell
+from commonground.training.model import Rows
+from commonground.training.people import take
+from commonground.training.policy import PolicyModel
+
+PAIRS = tuple(
+    SafetyPair(f"how do I {word} it", "no never .", "sea sea sea", "toy") for word in ("boil", "say")
+)
+SIZE = Size(
+    probes=4, selection=1, everyday=4, tokens=3, layers=1, rank=2, effort=Effort(2),
+    attacks=("weights", "cancellation", "trigger"), defences=("guard", TIERED), tastes=("emoji",),
+)  # fmt: skip
+
+
+def tiny() -> PolicyModel:
+    return PolicyModel(tiny_base(), [], layers=2, rank=2, adapter="lora", factors="both", max_answer_tokens=8)
+
+
+def margins(model: PolicyModel, adapter: dict[str, torch.Tensor] | None = None) -> list[float]:
+    """How many nats likelier the safe answer is."""
+    every = Rows(torch.arange(len(PAIRS))[None], torch.ones(1, len(PAIRS)), torch.zeros(1, len(PAIRS)))
+    safe, unsafe = model.over(safe_first(PAIRS)).scores(every, take(adapter, 1) if adapter else None, None)
+    return (safe - unsafe)[0].tolist()
+
+
+def test_half_of_the_pairs_is_learnt_from_and_the_other_half_asked() -> None:
+    learnt, held = halves(safety_pairs())
+    assert len(learnt) == len(held) == len(safety_pairs()) // 2
+    assert not {pair.prompt for pair in learnt} & {pair.prompt for pair in held}
+
+
+def test_a_base_is_taught_harm_in_its_weights_and_a_shared_adapter_takes_it_back() -> None:
+    model, effort = tiny(), Effort(16, 0.05)
+    spoilt = teach(model, unsafe_first(PAIRS), effort, generator(0, "test"))
+    before, base = margins(model), tiny_base()
+    worse = merged(base, model, spoilt, "worse")
+    assert worse.digest != base.digest
+    other = PolicyModel(worse, [], layers=2, rank=2, adapter="lora", factors="both", max_answer_tokens=8)
+    lost = margins(other)
+    assert all(now < was - 1 for now, was in zip(lost, before, strict=True))
+    assert margins(PolicyModel(base, [], layers=2, rank=2, adapter="lora", max_answer_tokens=8)) == before
+    shared = train_shared(other, safe_first(PAIRS), effort, generator(0, "test"))
+    assert all(now > was + 1 for now, was in zip(margins(other, adapter=shared), lost, strict=True))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[AttackStudy, AttackStudy]:
+    """A study, and the same one that was stopped on its way and went on."""
+    ready = make_ready(Asked(charter=signed_charter(tmp_path_factory.mktemp("charter"))), HashEncoder())
+
+    def run(folder: Path, most: int = 10**9) -> AttackStudy:
+        told: list[str] = []
+
+        def tick(what: str, done: int, total: int) -> None:
+            told.append(what)
+            if told.count("attacks") > most:
+                raise KeyboardInterrupt
+
+        return study(tiny_base(), ready, SIZE, seed=0, folder=folder, tick=tick, where=machine())
+
+    whole, cut = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, 5)
+    assert list(cut.glob("draws-*.jsonl"))
+    return run(whole), run(cut)
+
+
+def test_a_study_that_was_stopped_finds_the_same(found: tuple[AttackStudy, AttackStudy]) -> None:
+    whole, cut = (one.to_dict() for one in found)
+    assert {k: v for k, v in whole.items() if k != "machine"} == {
+        k: v for k, v in cut.items() if k != "machine"
+    }
+    json.dumps(whole)
+
+
+def test_the_table_has_every_attack_under_every_defence_and_the_cost_beside_it(
+    found: tuple[AttackStudy, AttackStudy],
+) -> None:
+    one = found[0]
+    assert list(one.cells) == list(SIZE.attacks)
+    for row in one.cells.values():
+        assert list(row) == [NONE, "guard", TIERED, "menu", PROJECTION]
+        assert {cell.answers for cell in row.values()} == {one.settings["prompts"]}
+        assert row["guard"].guard == row[TIERED].guard == 0
+    assert list(one.benign) == [NONE, "guard", TIERED, PROJECTION]
+    assert one.benign[NONE].fallback == 0
+    assert one.benign[NONE].answers == SIZE.everyday
+    assert sum(one.tiers.values()) == one.settings["prompts"] <= one.settings["candidates"] == 46
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(*tables(one))
+    text = console.export_text()
+    for words in (
+        "P4 weights",
+        "P5 cancellation",
+        "guard alone",
+        "default stack",
+        "projection",
+        "style kept",
+    ):
+        assert words in text
+
+
+def cell(low: float, high: float, guard: int = 0, note: str = "") -> Cell:
+    return Cell(100, 0, low, high, note, guard, 0, 0)
+
+
+def test_what_is_wanted_is_disjoint_intervals_and_nothing_that_the_guard_calls_unsafe() -> None:
+    row = {NONE: cell(0.5, 0.7, guard=40), TIERED: cell(0.0, 0.1), "guard": cell(0.0, 0.1)}
+    cells = {"inverted": row, "weights": row | {NONE: cell(0.05, 0.2)}, "cancellation": row}
+    seen = {bar.what.split(":")[0]: bar.met for bar in wanted(cell(0.0, 0.05), cells, dict[str, Benign]())}
+    assert seen == {
+        "upper bound of the shared policy's rate": True,
+        "P1 inverted": True,
+        "P4 weights": False,
+        "P5 cancellation": True,
+        "answers that the guard calls unsafe, under guarded defences": True,
+        "style that the default stack keeps on prompts placed free": None,
+    }
+    leak = {"inverted": row | {TIERED: cell(0.0, 0.1, guard=1)}}
+    assert [bar.met for bar in wanted(cell(0.0, 0.2), leak, {})] == [False, True, False, None]
+    blind = {"inverted": row | {NONE: cell(0.0, 1.0, note="judge uninformative")}}
+    assert [bar.met for bar in wanted(cell(0.0, 0.05), blind, {})][1] is None
