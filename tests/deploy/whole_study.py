@@ -69,7 +69,7 @@ class Whole:
         job = _job(self.world, RunFolder(out), "shared")
         with environment({"COMMONGROUND_RUN": str(out.resolve()), "COMMONGROUND_ARM": "shared"}):
             run_job(job, "inprocess", PEOPLE, device="simulation")
-        close_stores()
+            close_stores()
         return _arrays(Job.load(job))
 
 
