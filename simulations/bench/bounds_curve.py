@@ -68,7 +68,9 @@ class CostCurve:
         tastes: of the people.
         placed: tier -> everyday prompts that were placed there.
         free_share: everyday prompts that were placed free.
-        held_back: personal answers to free prompts that the guard held back.
+        held_back: free prompts to which the guard held back at least one personal answer. Answers to one
+            prompt are not independent of each other, so prompts are counted.
+        held_answers: how many answers these were.
         items: taste -> menu item that its private adapter picked.
         mechanisms: the curve.
         bars: what was wanted and seen.
@@ -82,6 +84,7 @@ class CostCurve:
     placed: dict[str, int]
     free_share: Share
     held_back: Share
+    held_answers: int
     items: dict[str, str]
     mechanisms: list[Mechanism]
     bars: list[Bar]
@@ -122,7 +125,7 @@ def curve(
     """
     tiers = Counter(answer.tier for answer in shown[TIERED][0])
     free = [k for k, answer in enumerate(shown[TIERED][0]) if answer.tier == "free"]
-    held = sum(one[k].source != "personal" for one in shown["guard"] for k in free)
+    held = [sum(own[k].source != "personal" for own in shown["guard"]) for k in free]
     mechanisms = _mechanisms(tastes, free, bounds, shown, int(settings["seed"]))
     default = next(one for one in mechanisms if one.name == TIERED)
     seen = default.free["all"].kept if default.free else None
@@ -132,7 +135,8 @@ def curve(
         tuple(tastes),
         {tier: tiers[tier] for tier in TIERS},
         _share(len(free), len(prompts)),
-        _share(held, len(tastes) * len(free)),
+        _share(sum(map(bool, held)), len(free)),
+        sum(held),
         {taste: item.name for taste, item in zip(tastes, items, strict=True)},
         mechanisms,
         [Bar("style shift that the default stack keeps on prompts placed free", BAR, seen, "of 1")],

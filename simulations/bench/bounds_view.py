@@ -37,7 +37,8 @@ def words(found: CostCurve) -> list[str]:
     return [
         f"placed free: {_share(found.free_share)} everyday prompts; "
         f"sensitive {found.placed['sensitive']}, closed {found.placed['closed']}",
-        f"personal answers to them that the guard held back: {_share(found.held_back)}",
+        f"personal answers that the guard held back there: {found.held_answers} of "
+        f"{len(found.tastes) * found.held_back.trials}, to {_share(found.held_back)} prompts",
         f"menu item that each adapter picked: {items}",
     ]
 

@@ -191,8 +191,8 @@ def test_the_curve_is_what_the_toy_people_lose(found: CostCurve) -> None:
     assert by["guard"].sources == {"personal": 18, "shared": 2}
     assert found.placed == {"free": 8, "sensitive": 1, "closed": 1}
     assert (found.free_share.events, found.free_share.trials) == (8, 10)
-    assert (found.held_back.events, found.held_back.trials) == (2, 16)
-    assert found.held_back.low < 2 / 16 < found.held_back.high
+    assert (found.held_back.events, found.held_back.trials, found.held_answers) == (1, 8, 2)
+    assert found.held_back.low < 1 / 8 < found.held_back.high
     assert found.missed == [found.bars[0].what]
     assert found.bars[0].seen == pytest.approx(7 / 8)
 
@@ -200,6 +200,10 @@ def test_the_curve_is_what_the_toy_people_lose(found: CostCurve) -> None:
 def test_what_is_printed_and_drawn_says_what_was_found(found: CostCurve) -> None:
     said = bounds_view.words(found)
     assert said[0].startswith("placed free: 8 of 10 (44.4 to 97.5 %)")
+    assert (
+        said[1]
+        == "personal answers that the guard held back there: 2 of 16, to 1 of 8 (0.3 to 52.7 %) prompts"
+    )
     page = bounds_plot.page(found)
     assert "<b>tokens</b>" not in page
     assert not re.search(r"<(?:script|link|img)\b[^>]*(?:src|href)=", page)
