@@ -21,8 +21,8 @@ def choose_charter(file: Path | None, config: Config) -> CharterFile | None:
     """The charter of a study, its digest noted in the configuration; None where the model writes nothing.
 
     Args:
-        file: a signed charter, its files beside it; None is the shipped one.
-        config: of the study; `bounds.charter` is set.
+        file: a signed charter, its files beside it; None is that of `bounds.charter_file`, or the shipped one.
+        config: of the study; `bounds.charter` is set, and a path of this machine is taken out of it.
 
     Raises:
         InputError: one is given where nothing is written, or a file of it cannot be read.
@@ -36,6 +36,8 @@ def choose_charter(file: Path | None, config: Config) -> CharterFile | None:
                 hint="a charter bounds answers, and a model that judges answers writes none",
             )
         return None
+    file = file or (Path(config.bounds.charter_file) if config.bounds.charter_file else None)
+    config.bounds.charter_file = ""
     found = trusted_charter(file)
     digest = found.charter.digest
     if config.bounds.charter not in ("", digest):

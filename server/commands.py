@@ -76,13 +76,16 @@ def init(
         )  # fmt: skip
         init_study(folder, wanted, lambda what, done, total: output.say(f"{what}: {done} of {total}"))
         study = Study(folder)
+        digest = study.config.bounds.charter
         output.show(
             study.statement(),
             "",
             f"signer: {fingerprint(study.signer)}  (participants compare it, over another channel)",
+            *([f"charter: {digest[:16]}  (participants accept it with the offer)"] if digest else []),
             f"next: commonground server invite {folder} NAME",
         )
-        return {"folder": str(folder), "signer": study.signer, "offer": study.offer.digest}
+        found = {"folder": str(folder), "signer": study.signer, "offer": study.offer.digest}
+        return found | {"charter": digest}
 
     run_command(format, work)
 

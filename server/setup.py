@@ -242,7 +242,7 @@ def _fill(
     manifest, parts = contract.manifest, write_parts(contract.parts)
     write_atomically(draft / PUBLIC / FILE, parts)
     if given is not None:
-        charter = charter_text(given, key, manifest.versions["base"])
+        charter = charter_text(given, key, manifest.versions.get("base", ""))
         write_atomically(draft / PUBLIC / CHARTER_FILE, charter.encode())
     offer = Offer(
         study=wanted.name,

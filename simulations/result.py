@@ -120,6 +120,8 @@ def assemble(
         "truth": None if world.population.truth is None else _truth(world),
         "reproduce": reproduce(folder.path),
     }
+    if trained.bounds:
+        result["private_bounds"] = trained.bounds
     if world.config.gate.enabled:
         result["gate"] = _gate(trained.events)
     if world.attack is not None:

@@ -29,6 +29,7 @@ from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.mishaps import device_log, resumable
+from commonground.simulations.private_bounds import held, hold_back, outcome, reward_limit
 from commonground.simulations.result import assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
 from commonground.simulations.shards import refuse_unready
@@ -43,6 +44,7 @@ from commonground.simulations.store import PrivateStore
 from commonground.simulations.stores import open_store, store_file
 from commonground.simulations.world import Arm, World, build_world
 from commonground.training.model import PreferenceModel
+from commonground.training.people import take
 
 LEDGER = "ledger.sqlite"
 CURVE_PEOPLE = 200  # people on whom learning curves are drawn
@@ -73,11 +75,12 @@ class Silent:
 
 @dataclass
 class Trained:
-    """What the stages of a run have made: adapters of every policy, and how the rounds ended."""
+    """What the stages of a run have made: adapters of every policy, how the rounds ended, what bounds did."""
 
     policies: dict[str, Policy]
     outcomes: dict[Arm, Outcome]
     events: list[dict[str, Any]] = field(default_factory=list)
+    bounds: dict[str, Any] = field(default_factory=dict)
 
 
 def simulate(config: Config, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -165,7 +168,6 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
                 curve.finished(arm)
         if world.models["shared"].kind == "reward":
             settle(world, store, _released(world.models["shared"], outcomes["shared"]), progress.stage)
-        personal = personal_adapters(world, store, config.rounds + 1)
         used: dict[Arm, Any] = {
             arm: as_used(
                 world,
@@ -177,6 +179,13 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
             )
             for arm in arms
         }
+        learned = _released(world.models["shared"], outcomes["shared"])
+        last = config.rounds + 1
+        if world.plans["shared"].private.kl is not None:
+            stood_on = take(learned, 1) if used["shared"] is None else used["shared"]
+            hold_back(world, store, stood_on, personal_adapters(world, store, last), last, progress.stage)
+        personal = personal_adapters(world, store, last)
+        factors = held(world, store, last)
         local = local_adapters(world, store, progress.stage)
         sft = (
             local_adapters(world, store, progress.stage, loss="sft")
@@ -187,20 +196,21 @@ def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
         store.close()
         close_stores()
     shared, pooled = world.models["shared"], world.models["pooled"]
-    learned = _released(shared, outcomes["shared"])
     averaged = _released(pooled, outcomes.get("pooled", outcomes["shared"]))
+    limit = reward_limit(world, learned)
     policies = {
         "base": Policy(shared),
         "pooled": Policy(pooled, averaged, used=used.get("pooled", used["shared"])),
         "pooled_central": Policy(pooled, pooled_central(world, folder.state, progress.stage)),
         "local": Policy(shared, None, local),
         "shared": Policy(shared, learned, used=used["shared"]),
-        "personal": Policy(shared, learned, personal, used["shared"]),
+        "personal": Policy(shared, learned, personal, used["shared"], None if limit is None else limit[0]),
     }
     if sft is not None:
         policies["sft"] = Policy(shared, None, sft)
     outcomes.setdefault("pooled", outcomes["shared"])
-    return Trained(policies, outcomes, events.lines)
+    bounds = outcome(world, policies, None if limit is None else limit[1], factors)
+    return Trained(policies, outcomes, events.lines, bounds)
 
 
 def _same_arms(world: World) -> bool:
