@@ -21,7 +21,7 @@ def choose_charter(file: Path | None, config: Config) -> CharterFile | None:
     """The charter of a study, its digest noted in the configuration; None where the model writes nothing.
 
     Args:
-        file: a signed charter, its files beside it; None is that of `bounds.charter_file`, or the shipped one.
+        file: a signed charter; None is that of `bounds.charter_file`, or the shipped one.
         config: of the study; `bounds.charter` is set, and a path of this machine is taken out of it.
 
     Raises:
