@@ -20,6 +20,7 @@ from commonground.simulations.devices import STREAM, epsilon_words, frozen_share
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import Arm, World
 from commonground.strategies.together import CohortReply
+from commonground.training.plan import PrivatePlan
 from commonground.training.private_phase import PrivateState, first_private, private_phase
 
 Arrays = dict[str, np.ndarray]
@@ -157,11 +158,19 @@ class Fleet:
 
 
 def states_before(
-    store: PrivateStore, world: World, stream: str, people: Sequence[int], round: int
+    store: PrivateStore,
+    world: World,
+    stream: str,
+    people: Sequence[int],
+    round: int,
+    plan: PrivatePlan | None = None,
 ) -> PrivateState:
-    """The private states of people from before a round; those without one are at the public start."""
+    """The private states of people from before a round; those without one are at the public start.
+
+    A stream that another plan than the shared arm's writes needs that plan.
+    """
     there, arrays = store.read_many(stream, people, round)
-    start = first_private(world.models["shared"], len(people), world.plans["shared"].private)
+    start = first_private(world.models["shared"], len(people), plan or world.plans["shared"].private)
     if not there.any():
         return start
     fresh = start.to_arrays()

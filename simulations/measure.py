@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
+from commonground.bounds.reward import bounded_margin
 from commonground.simulations.world import World
-from commonground.training.model import PreferenceModel, Tensors, person_rows
+from commonground.training.model import PreferenceModel, Rows, Tensors, person_rows
 
 CHUNK = 64  # people scored at once
 
@@ -22,12 +24,14 @@ class Policy:
         private: leading axis = the evaluated people in order, or None for disabled.
         used: leading axis as there, the shared adapter as each person's device uses it; None where that is
             `shared`.
+        limit: c of the bounded reward: a private reward moves a margin by less than 2c; None = no bound.
     """
 
     model: PreferenceModel
     shared: Tensors | None = None
     private: Tensors | None = None
     used: Tensors | None = None
+    limit: float | None = None
 
     @property
     def by_person(self) -> bool:
@@ -64,8 +68,17 @@ def margins(world: World, policy: Policy, rows: np.ndarray) -> np.ndarray:
         shared, private = policy.of(chosen)
         count = table.people
         shared = None if shared is None else {k: v.expand(count, *v.shape[1:]) for k, v in shared.items()}
-        better, worse = policy.model.scores(table, shared, private)
-        difference = (better - worse).double().numpy()
+        difference = _difference(policy, table, shared, private).numpy()
         for p, place in enumerate(places):
             result[place] = difference[p, : len(place)]
     return result
+
+
+def _difference(policy: Policy, rows: Rows, shared: Tensors | None, private: Tensors | None) -> Tensor:
+    """(P, B) float64 margins of a chunk of people."""
+    better, worse = policy.model.scores(rows, shared, private)
+    if policy.limit is None or private is None:
+        return (better - worse).double()
+    plain = policy.model.scores(rows, shared, None)
+    own = [side.double() - without.double() for side, without in zip((better, worse), plain, strict=True)]
+    return bounded_margin((plain[0] - plain[1]).double(), own[0], own[1], policy.limit)

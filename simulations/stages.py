@@ -16,6 +16,7 @@ from commonground.recipe import loss_settings
 from commonground.server.checkpoint import load_state, save_state
 from commonground.simulations.devices import STREAM, as_used, tensors
 from commonground.simulations.fleet import states_before
+from commonground.simulations.private_bounds import as_held, held
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import World
 from commonground.strategies.cohort import draw_cohort
@@ -94,7 +95,8 @@ def _unfinished(store: PrivateStore, stream: str, people: list[int], round: int)
 def personal_adapters(world: World, store: PrivateStore, round: int) -> Tensors:
     """The private adapters of the evaluated people as their devices would use them after `round`."""
     states = states_before(store, world, STREAM, world.evaluated.tolist(), round + 1)
-    return release_ready(states, world.plans["shared"].private)
+    finished = release_ready(states, world.plans["shared"].private)
+    return as_held(world.models["shared"], finished, held(world, store, round))
 
 
 def local_adapters(world: World, store: PrivateStore, tick: Tick, *, loss: str | None = None) -> Tensors:
@@ -127,13 +129,14 @@ def _local(world: World, store: PrivateStore, tick: Tick, plan: PrivatePlan, los
             )
             store.write_many(stream, people, 1, state.to_arrays())
         tick("local models" if loss is None else f"{loss} control", first + size, len(world.evaluated))
-    return release_ready(states_before(store, world, stream, world.evaluated.tolist(), 2), plan)
+    return release_ready(states_before(store, world, stream, world.evaluated.tolist(), 2, plan), plan)
 
 
 def _local_plan(world: World, loss: str | None) -> PrivatePlan:
     from dataclasses import replace
 
-    plan = world.plans["shared"].private
+    # Bounds are on the way from the shared policy, and these models stand on none.
+    plan = replace(world.plans["shared"].private, constraint=None, kl=None)
     if loss is None:
         return replace(plan, tags=TAGS)
     return replace(plan, loss=loss)

@@ -31,6 +31,7 @@ from commonground.simulations.attacks.who import attackers
 from commonground.simulations.common import Common, common_of
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
 from commonground.simulations.features import reward_features
+from commonground.simulations.known_basis import with_styles
 from commonground.simulations.planting import unseen_people
 from commonground.simulations.population import (
     PlantedSources,
@@ -43,8 +44,10 @@ from commonground.strategies.registry import client_half
 from commonground.training.build import policy_model, reward_model
 from commonground.training.client_half import ClientHalf, initial
 from commonground.training.contract import egress_manifest
+from commonground.training.features import text_vectors
 from commonground.training.model import PreferenceModel
 from commonground.training.plan import Plan
+from commonground.training.public_models import needed, public_models
 from commonground.training.reward import RewardFeatures
 
 Arm = Literal["shared", "pooled"]
@@ -187,7 +190,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
     plans["pooled"] = replace(plans["pooled"], schedule="decoupled")
     half = client_half(config.strategy.name, config.strategy.options)
     groups = _groups(population, lazy) if half is not None and half.groups else ()
-    return World(
+    world = World(
         config=config,
         population=population,
         table=table,
@@ -213,6 +216,21 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         attackers=frozenset(liars.tolist()),
         common=common,
     )
+    if needed(config):
+        _with_public(world)
+    return world
+
+
+def _with_public(world: World) -> None:
+    """Give the shared arm's model the public safety pairs that nobody's test is about."""
+    from commonground.simulations.public_safety import public_pairs  # it asks for worlds itself
+
+    pairs, config, vectors = public_pairs(world), world.config, None
+    if config.model.kind == "reward" and config.model.basis == "planted":
+        texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
+        vectors = with_styles(text_vectors(config, texts, public=False))
+    with threadpool_limits(1):
+        world.models["shared"].public = public_models(config, world.models["shared"], pairs, vectors)
 
 
 def _lazy(config: Config) -> PlantedSources | None:

@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "local noise": {"privacy__trust": "local"},
     "no noise": {"privacy__shared__epsilon": "inf", "privacy__private__epsilon": "inf"},
     "label": {"privacy__private__mechanism": "label"},
+    "constraint": {"bounds__constraint": 0.0, "bounds__constraint_rate": 20.0},
 }
 
 

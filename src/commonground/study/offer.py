@@ -8,6 +8,7 @@ sampling: each upload is charged as it is, at most k times, any two of them at l
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -170,6 +171,14 @@ def terms_of(config: Config) -> Terms:
                 "(real devices cannot be drawn in secret, so nothing is amplified)"
             ]
         )
+    for name in ("reward", "kl", "kl_worst"):
+        if math.isfinite(value := getattr(config.bounds, name)):
+            raise ConfigError(
+                [
+                    f"bounds.{name} is {value:g}; accepted in a deployed study: inf (a simulation has it; a "
+                    "device bounds answers by its charter)"
+                ]
+            )
     return Terms(*claims(config, config.people))
 
 

@@ -15,6 +15,7 @@ from commonground.given import Parts
 from commonground.training.build import build_model
 from commonground.training.features import encoder_of
 from commonground.training.model import PreferenceModel
+from commonground.training.public_models import needed, public_models, shipped_pairs
 from commonground.training.reward import RewardFeatures, RewardModel
 
 Progress = Callable[[str, int, int], None]
@@ -43,6 +44,8 @@ class OwnTable:
         shipped = Comparison(pair.prompt, pair.safe, pair.unsafe, "safety", "shipped")
         with threadpool_limits(1):  # bases are bit for bit the same whatever number of threads there are
             self.public: PreferenceModel = build_model(config, [shipped], progress, parts)
+            if needed(config):
+                self.public.public = public_models(config, self.public, shipped_pairs())
         self._encoder: Encoder | None = None
         self._vectors: dict[str, np.ndarray] = {}
 
