@@ -24,6 +24,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from commonground.client.learner import Insecure, Learner, Understood, seal_answer, understand
 from commonground.client.owner import OwnerClient
+from commonground.client.profile import read_profile
 from commonground.client.sockets import NODE, socket_folder
 from commonground.client.vault_device import VaultDevice
 from commonground.comparisons import Comparison
@@ -52,11 +53,6 @@ def offer() -> Offer:
 
 
 @pytest.fixture(scope="module")
-def meant(offer: Offer) -> Understood:
-    return understand(offer)
-
-
-@pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory, offer: Offer) -> Iterator[tuple[Path, psutil.Process]]:
     """A vault process with these comparisons, and its profile."""
     folder = tmp_path_factory.mktemp("vault") / "p"
@@ -67,6 +63,11 @@ def beside(tmp_path_factory: pytest.TempPathFactory, offer: Offer) -> Iterator[t
                 owner.add(c.prompt, c.chosen, c.rejected, c.tag)
             owner.accept(offer.digest, float("inf"))
         yield folder, psutil.Process(child.pid)
+
+
+@pytest.fixture(scope="module")
+def meant(offer: Offer, beside: tuple[Path, psutil.Process]) -> Understood:
+    return understand(offer, None, read_profile(beside[0]).charter())
 
 
 def visit(learner: Learner, meant: Understood, round: int, arrays: toy_vault.Arrays) -> None:

@@ -48,7 +48,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 def join(
     file: Annotated[Path, typer.Argument(help="The invitation that the operator gave you.")],
     profile: Annotated[
-        Path | None, typer.Option("--profile", help="The new folder; default: in this user's data folder.")
+        Path | None,
+        typer.Option("--profile", help="The folder; default: a new one. A profile keeps what it has."),
     ] = None,
     signer: Annotated[
         str | None, typer.Option("--signer", help="The fingerprint that the operator told you, to compare.")
@@ -70,8 +71,12 @@ def join(
     def work(output: Output) -> dict[str, Any]:
         from commonground.client.join import Choices
         from commonground.client.join import join as run
+        from commonground.client.profile import FILE, read_profile
 
-        words = new_passphrase() if passphrase or PASSPHRASE_FILE in os.environ else None
+        if profile is not None and (profile / FILE).exists():  # it keeps its key, and how that is kept
+            words = passphrase_of(read_profile(profile))
+        else:
+            words = new_passphrase() if passphrase or PASSPHRASE_FILE in os.environ else None
         choices = Choices(signer, epsilon_cap, words, keyring=words is None)
 
         def decide(text: list[str], cap: float) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from commonground.client.charter_words import charter_words
 from commonground.client.device_ledger import ACCOUNTANT
 from commonground.client.learner import Understood
-from commonground.privacy.accounting import epsilon_composed
+from commonground.privacy.accounting import Charge, epsilon_composed
 from commonground.privacy.statement import statement
 from commonground.study.signing import fingerprint
 
@@ -105,9 +105,13 @@ def claim_in_full(meant: Understood) -> list[str]:
 
 def full_epsilon(meant: Understood) -> float:
     """Epsilon of all k messages, as this device computes it from the noise that the offer fixes."""
+    return epsilon_composed([all_messages(meant)], meant.terms.claim.delta, ACCOUNTANT)
+
+
+def all_messages(meant: Understood) -> Charge:
+    """The charge of all k messages."""
     charge = meant.terms.charge
-    all_of_them = charge._replace(steps=charge.steps * meant.terms.most)
-    return epsilon_composed([all_of_them], meant.terms.claim.delta, ACCOUNTANT)
+    return charge._replace(steps=charge.steps * meant.terms.most)
 
 
 def epsilon_words(meant: Understood) -> str:

@@ -19,6 +19,7 @@ from toy_front_door import FrontDoor, front_door
 from toy_profile import KEY, invite
 from toy_vault import offer_of, study_config
 
+from commonground.client import invited
 from commonground.client import join as room
 from commonground.client.contact import UnreachableError
 from commonground.client.join import Choices, join
@@ -298,7 +299,7 @@ def test_public_parts_that_are_not_the_offer_s_are_one_line_and_leave_nothing(
 def test_public_parts_larger_than_any_are_not_read_to_their_end(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LARGEST_PARTS", 100_000)
+    monkeypatch.setattr(invited, "LARGEST_PARTS", 100_000)
     with_parts(kit)
     kit.door.parts = bytes(3_000_000)
     with pytest.raises(TrustError, match="are larger than 100000 bytes"):
