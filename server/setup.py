@@ -150,6 +150,10 @@ def _check_rounds(wanted: Wanted, config: Config) -> None:
 def split_address(address: str) -> tuple[str, int]:
     """(host, port) of `host:port`; raises `InputError`."""
     host, colon, port = address.rpartition(":")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise InputError(
+            f"address is {address!r}; accepted: HOST:PORT, an IPv6 address in brackets", hint="[::1]:8443"
+        )
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or any(c.isspace() or c in "/;{}\"'$\\" for c in host) or not port.isascii():
         raise InputError(f"address is {address!r}; accepted: HOST:PORT")

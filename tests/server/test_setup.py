@@ -144,6 +144,7 @@ def test_the_bundle_has_no_code(tmp_path: Path) -> None:
         ({"trust": None}, "--trust is missing; accepted: local, central"),
         ({"trust": "both"}, "--trust is 'both'; accepted: local, central"),
         ({"address": "nowhere"}, "address is 'nowhere'; accepted: HOST:PORT"),
+        ({"address": "::1:8443"}, "address is '::1:8443'; accepted: HOST:PORT, an IPv6 address in brackets"),
         ({"address": "h:0"}, "a port from 1 to 65535"),
         ({"address": "bücher.example:1"}, "accepted: HOST in ASCII letters"),
         ({"deadline": 0.0}, "--deadline is 0; accepted: seconds above 0"),
