@@ -149,6 +149,23 @@ def bench_app(run: Run) -> typer.Typer:
         """
         measure("attacks", format, check, out, quick=quick, plain=plain, keep=out)
 
+    @app.command("reward-bound")
+    def reward_bound(
+        quick: Quick = False,
+        pairs: Annotated[
+            Path | None,
+            typer.Option("--pairs", help="A .jsonl(.gz) of safety comparisons; default: hh_harmless."),
+        ] = None,
+        check: Check = False,
+        out: Out = None,
+        format: Format = "text",
+    ) -> None:
+        """Real safety pairs under a malicious private reward: what each defence leaves, of safety and taste.
+
+        Example: `commonground bench reward-bound --quick`
+        """
+        measure("reward_bound", format, check, out, quick=quick, pairs=pairs)
+
     return app
 
 
