@@ -192,7 +192,10 @@ def report(
 
 @app.command()
 def certify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished policy run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A finished policy run, or a device's profile while it is up."),
+    ],
     charter: Annotated[
         Path | None, typer.Option("--charter", help="A signed charter; default: the shipped one.")
     ] = None,

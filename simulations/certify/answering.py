@@ -35,8 +35,8 @@ class Writers(Protocol):
         ...
 
 
-class Policies(Writers, Protocol):
-    """The same, with who they are."""
+class Described(Protocol):
+    """Whose policies they are, and how they are asked."""
 
     @property
     def people(self) -> Sequence[str]:
@@ -72,6 +72,10 @@ class Policies(Writers, Protocol):
     def digest(self) -> str:
         """Digest of all policies."""
         ...
+
+
+class Policies(Writers, Described, Protocol):
+    """Both."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from commonground.client.profile import FILE as PROFILE
+from commonground.client.profile import read_profile
 from commonground.console import Output
 from commonground.simulations.certify.content import Asked
 from commonground.simulations.certify.run import CERTIFICATE, PAGE, certify
@@ -18,9 +20,14 @@ from commonground.study.signing import fingerprint
 
 
 def run_certify(output: Output, run: Path, asked: Asked) -> dict[str, Any]:
-    """Certify a run, print what was found, and return the envelope's data."""
+    """Certify a run or a device, print what was found, and return the envelope's data."""
     with RunProgress(output) as progress:
-        paper = certify(run, asked, progress.stage)
+        if (run / PROFILE).is_file():
+            from commonground.simulations.certify.device import certify_device
+
+            paper = certify_device(read_profile(run.absolute()), asked, progress.stage)
+        else:
+            paper = certify(run, asked, progress.stage)
     found = paper.content
     output.show(found["claim"], _table(found), _judge(found["judge"]), "")
     if "attacks" in found:

@@ -16,8 +16,8 @@ from commonground.bounds.charter_files import check_probes
 from commonground.bounds.enforcement import FrozenEncoder, careful, enforce
 from commonground.data.starter import starter_texts
 from commonground.errors import InputError
-from commonground.simulations.certify.answering import Kept, Policies, Tick, answer_all
-from commonground.simulations.certify.dealing import PROBE, Row, deal, read_charter_probes
+from commonground.simulations.certify.answering import Answer, Described, Kept, Policies, Tick, answer_all
+from commonground.simulations.certify.dealing import PROBE, Probes, Row, deal, read_charter_probes
 from commonground.simulations.certify.document import SCHEMA, document, judge_answers
 from commonground.simulations.certify.judges import LETTERS, TriedJudge, make_judge
 from commonground.study.charters import CharterFile, trusted_charter
@@ -67,14 +67,19 @@ class Ready:
     encoder: FrozenEncoder
 
 
-def make_ready(asked: Asked, encoder: FrozenEncoder) -> Ready:
+def make_ready(asked: Asked, encoder: FrozenEncoder, file: CharterFile | None = None) -> Ready:
     """Check what is asked for, before the long part.
+
+    Args:
+        asked: how.
+        encoder: that the charter's heads read with.
+        file: a charter that is trusted already, in place of the one that is asked for.
 
     Raises:
         InputError: charter or judge cannot be used.
         TrustError: the charter, or a file beside it, is not the accepted one.
     """
-    charter = trusted_charter(asked.charter, asked.signer)
+    charter = file or trusted_charter(asked.charter, asked.signer)
     check_probes(charter.charter, charter.folder)
     embed = careful(encoder, starter_texts())
     judge = make_judge(asked.judge, charter.charter, charter.folder, embed, encoder.digest)
@@ -102,8 +107,36 @@ def certificate_content(
     probes = read_charter_probes(ready.charter, policies.used)
     enforcement = enforce(charter, ready.charter.folder, ready.encoder, policies.base)
     rows = deal(probes, asked.probes, len(policies.people), int(about["seed"]), full=asked.full)
-    plan = _plan(ready, policies, rows)
+    plan = plan_of(ready, policies, rows)
     answers = answer_all(policies, enforcement, rows, Kept(kept / f"{plan}.jsonl"), tick)
+    return assembled(policies, ready, asked, probes, rows, answers, about | {"plan": plan}, began)
+
+
+def assembled(
+    policies: Described,
+    ready: Ready,
+    asked: Asked,
+    probes: Probes,
+    rows: Sequence[Row],
+    answers: Sequence[Answer],
+    about: dict[str, Any],
+    began: float,
+) -> dict[str, Any]:
+    """Judge answers, and say everything that a certificate says.
+
+    Args:
+        policies: whose answers they are.
+        ready: charter and judge.
+        asked: how.
+        probes: what the rows were dealt from.
+        rows: what was asked.
+        answers: one a row.
+        about: `name`, `rounds` and `seed` of what is certified, and the `plan`.
+        began: on the monotonic clock.
+    """
+    charter = ready.charter.charter
+    about = dict(about)
+    plan = about.pop("plan")
     found = judge_answers(rows, answers, ready.judge)
     content: dict[str, Any] = {"schema": SCHEMA, "software": __version__}
     content |= {"made": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -140,7 +173,7 @@ def _charter(file: CharterFile) -> dict[str, Any]:
     }
 
 
-def _plan(ready: Ready, policies: Policies, rows: Sequence[Row]) -> str:
+def plan_of(ready: Ready, policies: Described, rows: Sequence[Row]) -> str:
     """A name for exactly this: charter, policies, who is asked what, how long and how warm."""
     about = [ready.charter.charter.digest, policies.digest, policies.tokens, policies.temperature]
     text = json.dumps([*about, ready.encoder.digest, [asdict(row) for row in rows]])
