@@ -171,4 +171,6 @@ def _of(tensors: Tensors, place: int) -> Tensors:
 
 def _prompts(world: World) -> frozenset[str]:
     """What the run learnt from; test comparisons too, since options may have been chosen by them."""
-    return frozenset(comparison.prompt for comparison in world.table if comparison.prompt)
+    public = world.models["shared"].public
+    asked = [*(c.prompt for c in world.table), *(() if public is None else public.prompts)]
+    return frozenset(prompt for prompt in asked if prompt)

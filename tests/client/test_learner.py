@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import toy_vault
 from toy_world import HashEncoder
 
@@ -114,6 +116,27 @@ def test_a_life_cut_into_visits_is_the_life_in_one_go(meant: Understood) -> None
     assert int(both.steps[0]) == 10
     for name, value in whole.to_arrays().items():
         assert value.tobytes() == both.to_arrays()[name].tobytes()
+
+
+def test_a_device_keeps_to_the_constraint_of_its_offer(encoder: None) -> None:
+    """Public pairs are the shipped ones; the price is in the private state, and in no message."""
+    config = toy_vault.study_config()
+    free = Learner(understand(toy_vault.offer_of(config)), said(4), 3)
+    bound = copy.deepcopy(config)
+    bound.bounds.constraint, bound.bounds.constraint_rate = 0.0, 50.0
+    meant = understand(toy_vault.offer_of(bound))
+    learner = Learner(meant, said(4), 3)
+    state = learner.private(start(meant), None, {}, 10)
+    assert learner.model.public is not None
+    assert set(state.dual) == {"price", "seen", "used"}
+    assert float(state.dual["price"]) > 0
+    plain = free.private(start(meant), None, {}, 10)
+    assert not torch.equal(plain.adapter["private.v"], state.adapter["private.v"])
+    sent = [spec.name for spec in meant.manifest.sent]
+    assert not [name for name in state.to_arrays() if name in sent]
+    answers = [one.answer(1, start(meant), 1.0, {}, None).update for one in (free, learner)]
+    for name, value in answers[0].items():
+        assert torch.equal(value, answers[1][name])
 
 
 def test_an_offer_is_taken_for_what_it_says_on_this_device(offer: Offer, meant: Understood) -> None:
