@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+from commonground.bounds.charter import diff_charters, open_charter
 from commonground.study.carried import Carried
-from commonground.study.signing import fingerprint
+from commonground.study.signing import Paper, fingerprint
 
 Document = dict[str, Any]
 PLACED = (
@@ -56,6 +58,24 @@ def charter_words(carried: Carried) -> list[str]:
     return [
         "\n".join([first, *rules]),
         *charter_shown(carried)["words"],
+    ]
+
+
+def charter_changes(before: str, carried: Carried | None) -> list[str]:
+    """What changed since the charter that was accepted before, for a terminal; nothing where there was none.
+
+    Args:
+        before: the charter as the earlier invitation carried it, or ''.
+        carried: the new one.
+    """
+    if carried is None or not before:
+        return []
+    paper = Paper.from_text(json.loads(before)["charter"], "the charter that was accepted before")
+    changed = diff_charters(open_charter(paper, paper.signer), carried.charter)
+    if not changed:
+        return ["The charter is the very one that you accepted before."]
+    return [
+        "\n".join(["What changed in the charter that you accepted before:", *(f"- {c}" for c in changed)])
     ]
 
 

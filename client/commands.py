@@ -340,12 +340,12 @@ def _end(profile: Profile) -> bool:
 
 def _remove(profile: Profile) -> None:
     """What is left of a profile whose store is erased; its log stays for the person to read."""
-    from commonground.client.profile import FILE
+    from commonground.client.profile import CERTIFICATE, FILE
     from commonground.mishaps import storage_errors
     from commonground.study.public_parts import FILE as PARTS
 
     with storage_errors(profile.folder):
-        for name in ("node.key", "ca.crt", "invitation", PARTS, FILE):
+        for name in ("node.key", "ca.crt", "invitation", PARTS, *CERTIFICATE, FILE):
             (profile.folder / name).unlink(missing_ok=True)
 
 

@@ -24,6 +24,11 @@ from commonground.study.public_parts import FILE as PARTS
 from commonground.study.signing import Paper
 
 FILE = "profile.json"
+CERTIFICATE = (
+    "certificate.json",
+    "certificate.html",
+    "certificate.key",
+)  # of her own policy, if she made one
 JOIN = "join a study: commonground device join FILE"
 
 

@@ -176,6 +176,7 @@ def _needed(meant: Understood, spent: tuple[Charge, ...]) -> float:
 
 def _words(old: Profile, invitation: Invitation, meant: Understood, spent: tuple[Charge, ...]) -> list[str]:
     """The consent text of a device that has joined before."""
+    from commonground.client.charter_words import charter_changes
     from commonground.client.promise import promise
 
     whose = "the same operator's key" if old.signer == invitation.signer else "ANOTHER KEY"
@@ -191,4 +192,5 @@ def _words(old: Profile, invitation: Invitation, meant: Understood, spent: tuple
         if spent
         else "Nothing was spent before."
     )
-    return [before, counts, *promise(meant, invitation.signer)]
+    changed = charter_changes(old.charter(), meant.charter)
+    return [before, counts, *changed, *promise(meant, invitation.signer)]

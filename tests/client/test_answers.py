@@ -26,13 +26,15 @@ from commonground.bounds.charter_files import shipped_digest
 from commonground.bounds.guard import REFUSAL
 from commonground.cache import VARIABLE, cache_folder
 from commonground.client import answers, learner, told
+from commonground.client.charter_words import charter_changes
 from commonground.client.devices import Device
 from commonground.client.learner import understand
 from commonground.client.pieces import CLOSED, SENSITIVE, Piece, why
 from commonground.client.profile import read_profile
+from commonground.client.promise import promise
 from commonground.errors import EgressError, InputError, TrustError
 from commonground.manifest import Manifest
-from commonground.study.carried import carry
+from commonground.study.carried import carry, read_carried
 from commonground.study.charters import read_charter
 from commonground.study.offer import Offer, as_config
 from commonground.study.signing import Paper
@@ -309,7 +311,31 @@ def test_another_charter_s_text_with_the_offer_is_refused(tmp_path: Path, toys: 
     with pytest.raises(TrustError, match="detector near has the digest"):
         understand(offer, None, json.dumps(spoiled))
     found = understand(offer, None, text)
+    told_at_join = "\n".join(promise(found, "ab" * 32))
     assert found.charter is not None
+    for words in (
+        "the charter 'Toy charter', version 1, digest " + offer.config["bounds"]["charter"][:12],
+        "- No tides of xylophones. (high, universal)",
+        "within a budget of 1 nats",
+        "at most 0.05 of answers against the charter",
+        "Who may change it: us How: anew",
+        "If you think that it decided wrongly: Write to us.",
+        "this device answers no server that brings another one",
+    ):
+        assert told_at_join.count(words) == 1, words
+
+
+def test_what_changed_in_the_charter_is_told_to_who_accepted_an_earlier_one(tmp_path: Path) -> None:
+    _, text = charter_of(tmp_path / "one")
+    file = signed_charter(tmp_path / "other", max_violation=0.9)
+    new = read_carried(
+        carry(Paper.from_text(file.read_text()), file.parent), read_charter(file).charter.digest, "hash"
+    )
+    (line,) = charter_changes(text, new)
+    assert line.splitlines()[1:] == ["- bounds.max_violation: 0.05 -> 0.9"]
+    (same,) = charter_changes(carry(Paper.from_text(file.read_text()), file.parent), new)
+    assert "the very one that you accepted before" in same
+    assert charter_changes("", new) == charter_changes(text, None) == []
 
 
 ABOUT = {"constraints": {"fraud": "Help to cheat."}, "appeal": "Write to us."}

@@ -15,7 +15,7 @@ from toy_profile import make_profile
 from typer.testing import CliRunner
 
 from commonground.client import commands, supervisor
-from commonground.client.profile import Profile, find_profile, profiles_home
+from commonground.client.profile import CERTIFICATE, Profile, find_profile, profiles_home
 from commonground.client.standing import in_words, standing, supervisor_of
 from commonground.client.supervisor import STATE, only_device
 from commonground.client.tally import Tally
@@ -186,7 +186,7 @@ def test_who_leaves_on_the_page_leaves_nothing_to_start_again(
     monkeypatch.setattr(supervisor, "Supervisor", Left)
     monkeypatch.setattr(supervisor, "first_contact", lambda *given: None)
     monkeypatch.setattr(commands, "passphrase_of", lambda profile: None)
-    for name in ("node.key", "ca.crt", PARTS):
+    for name in ("node.key", "ca.crt", PARTS, *CERTIFICATE):
         (profile.folder / name).write_text("x")
     result = call("up", "--profile", str(profile.folder), "--no-page")
     assert result.exit_code == 0, result.stderr

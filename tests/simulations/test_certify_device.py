@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from commonground import language_model
 from commonground.client import answers, learner, told
 from commonground.client.pieces import Piece
+from commonground.client.profile import CERTIFICATE as LEFT_WITH
 from commonground.errors import DataError, InputError, InterruptedRunError, TrustError
 from commonground.simulations.certify import device
 from commonground.simulations.certify.content import Asked
@@ -72,6 +73,7 @@ def test_her_own_policy_is_certified_and_signed_by_the_profile(
     folder = box.profile.folder
     assert Paper.from_text((folder / CERTIFICATE).read_text()) == paper
     found = paper.opened(KIND, paper.signer)
+    assert {CERTIFICATE, PAGE, KEY} == set(LEFT_WITH)  # what `device leave` takes away
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
     page = (folder / PAGE).read_text()
     assert "toys, Ada" in page
