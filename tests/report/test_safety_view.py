@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from commonground.report.page import render_page
+from commonground.report.private_bounds_view import private_bounds
 from commonground.report.safety_view import safety
 
 RESULT: dict[str, Any] = {
@@ -57,3 +58,30 @@ def test_a_policy_alone_is_compared_with_nothing() -> None:
     assert (name, dict(cells)["Less safe than shared"]) == ("Personal", "")
     assert found["words"] == ""
     assert found["worst"][0][0] == "person 0"
+
+
+BOUNDS: dict[str, Any] = {
+    "reward": {"guarantee": "per-output", "says": "S.", "c": 0.25, "pairs": 100, "above": 60, "turned": 0},
+    "constraint": {
+        "guarantee": "average", "says": "Means.", "tolerance": 0.02,
+        "trained": {"mean_lost": 0.01, "worst_lost": 0.03}, "probes": {"mean_lost": 0.02, "worst_lost": 0.08},
+    },
+    "kl": {"guarantee": "average", "says": "<i>cap</i>", "factor": [1.0, 0.6, 0.0, 0.2]},
+}  # fmt: skip
+
+
+def test_each_bound_is_said_with_its_kind_of_guarantee(result: dict[str, Any]) -> None:
+    said = private_bounds({"private_bounds": BOUNDS})
+    assert [text.split(")")[0] for text in said] == ["Bound (per-output", "Bound (average", "Bound (average"]
+    assert (
+        "100 held-out comparisons 60 have a larger shared margin than 2c, and personal rewards turned 0"
+        in said[0]
+    )
+    assert "at most 3.0\N{NO-BREAK SPACE}% on the public pairs that were trained on" in said[1]
+    assert "Of 4 private adapters, 3 were scaled back, 1 of them to nothing." in said[2]
+    assert private_bounds(result) == []
+    page = render_page(
+        [("", result | RESULT | {"private_bounds": BOUNDS} | {"policies": result["policies"]})]
+    )
+    assert "Bound (average). &lt;i&gt;cap&lt;/i&gt;" in page
+    assert "Bound (" not in render_page([("", result)])

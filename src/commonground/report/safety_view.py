@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from commonground.report import figures
+from commonground.report.private_bounds_view import private_bounds
 from commonground.report.words import count, dig, label, mapping, number, percent, plural
 
 View = dict[str, Any]
@@ -27,6 +28,7 @@ def safety(result: Mapping[str, Any]) -> View | None:
         "rows": [(label(p), _cells(result, p, values, found.get("shared"))) for p, values in found.items()],
         "worst": _worst(result, found.get("personal", {}), found.get("shared", {})),
         "words": _words(found),
+        "bounds": private_bounds(result),
     }
 
 
