@@ -103,6 +103,7 @@ def _bounds(carried: Carried) -> str:
 def _changes(carried: Carried) -> list[str]:
     changes = carried.charter.changes
     return [
-        f"Who may change it: {changes.who.strip()} How: {changes.how.strip()}",
+        f"Who may change it: {changes.who.strip()}",
+        f"How it changes: {changes.how.strip()}",
         f"If you think that it decided wrongly: {changes.appeal.strip()}",
     ]

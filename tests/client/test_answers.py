@@ -318,7 +318,7 @@ def test_another_charter_s_text_with_the_offer_is_refused(tmp_path: Path, toys: 
         "- No tides of xylophones. (high, universal)",
         "within a budget of 1 nats",
         "at most 0.05 of answers against the charter",
-        "Who may change it: us How: anew",
+        "Who may change it: us\nHow it changes: anew",
         "If you think that it decided wrongly: Write to us.",
         "this device answers no server that brings another one",
     ):
