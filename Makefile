@@ -56,9 +56,9 @@ browser:
 night: install browser  ## the few tests that wait a minute each: a node let in again, emulated devices
 	@$(DATA); $(QUIET) $(BIN)/python -m pytest -m night
 
-# One study after the other: each kind of part gets its own.
+# A study for each kind of part, two at a time: most of a study's time is waiting.
 chaos: install browser  ## kill -9 of every part of a running study: KILLS of each (5; 20 for a night), SEED repeats
-	$(QUIET) KILLS=$${KILLS:-5} $(BIN)/python -m pytest tests/deploy/test_chaos.py -v -s --timeout 7200
+	$(QUIET) KILLS=$${KILLS:-5} $(BIN)/python -m pytest tests/deploy/test_chaos.py -v -n 2 -rP --timeout 7200
 
 bench: install  ## measure the fleet: ratios, bars, and what the machine can do (about 40 minutes)
 	$(QUIET) $(BIN)/python -m pytest benchmarks --benchmark-columns=min,median,max,rounds

@@ -30,6 +30,7 @@ from commonground.client.vault_device import VaultDevice
 from commonground.comparisons import Comparison
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.study.offer import Offer
+from commonground.training.update import PrivateState
 
 PAIRS, ROUNDS, SEED = 40, 4, 1  # one seed: both read the same texts in the same visit
 BAR = 0.05
@@ -70,11 +71,17 @@ def meant(offer: Offer, beside: tuple[Path, psutil.Process]) -> Understood:
     return understand(offer, None, read_profile(beside[0]).charter())
 
 
-def visit(learner: Learner, meant: Understood, round: int, arrays: toy_vault.Arrays) -> None:
-    """The same visit in this process."""
+def visit(
+    learner: Learner,
+    meant: Understood,
+    round: int,
+    arrays: toy_vault.Arrays,
+    before: PrivateState | None,
+) -> PrivateState:
+    """The same visit in this process; its private phase goes on from the one before, as a device's does."""
     found = learner.answer(round, arrays, meant.manifest.clip, {}, None)
     seal_answer(meant, found, round, None, Insecure(SEED, 0))
-    learner.private(arrays, None, {}, meant.plan.private.steps_per_visit)
+    return learner.private(arrays, before, {}, meant.plan.private.steps_per_visit)
 
 
 @pytest.mark.timeout(1800)
@@ -88,18 +95,20 @@ def test_a_visit_through_the_vault_costs_little_more_than_without(
     learner = Learner(meant, comparisons(), SEED)
     assert device.manifest.digest == meant.manifest.digest
     seen: list[tuple[float, float, float, float]] = []
+    state: PrivateState | None = None
 
     def clocks() -> tuple[float, float]:
         return time.perf_counter(), sum(process.cpu_times()[:2]) + time.process_time()
 
     def both(round: int) -> None:
+        nonlocal state
         arrays = operator.arrays(0.001 * round)
         release = operator.release(round, arrays)
         began, used = clocks()
         device.shared_update(round, arrays, release=release)
         device.private_update(round, arrays, False, release=release)
         middle, used_then = clocks()
-        visit(learner, meant, round, arrays)
+        state = visit(learner, meant, round, arrays, state)
         ended, used_last = clocks()
         seen.append((middle - began, ended - middle, used_then - used, used_last - used_then))
 
