@@ -45,6 +45,7 @@ def measure(*, quick: bool, say: Callable[[str], None], size: tuple[int, int] | 
                 found = study.overview()
                 crowd.close()
                 study.close()
+            disk = sum(file.stat().st_size for file in server.folder.glob("superlink.db*")) / 1e6
     done = [row for row in found["rounds"]["list"] if row["ended"] is not None]
     seconds = [row["seconds"] for row in done]
     answered = sum(device.answered for device in crowd.devices)
@@ -67,6 +68,7 @@ def measure(*, quick: bool, say: Callable[[str], None], size: tuple[int, int] | 
             Row("until the server answers", "s", spread([up])),
             *(Row(f"memory: {name}", "MB", spread([value])) for name, value in sorted(load.memory.items())),
             Row(f"memory: all {people} light devices", "MB", spread([mine])),
+            Row("on disk at the end: the SuperLink's database", "MB", spread([disk])),
             *(
                 Row(f"processor time, whole study: {name}", "s", spread([value]))
                 for name, value in sorted(load.processor.items())
