@@ -37,6 +37,21 @@ class Unkept:
         return self._encoder.embed(texts, keep=False)
 
 
+def try_charter(meant: Understood) -> None:
+    """Put a study's charter to work once, before anybody accepts it.
+
+    The shipped one is left out: the project's own tests hold it.
+
+    Raises:
+        TrustError: the base model, or a file, is not what it names.
+        ConfigError: a detector of it minds a style.
+        ModelError: a detector does not load.
+    """
+    if meant.charter is not None and not meant.charter.shipped:
+        with meant.charter.folder() as folder:
+            enforce(meant.charter.charter, folder, Unkept(), meant.manifest.versions["base"])
+
+
 class Answers:
     """Writes answers; the charter is put to work once.
 
@@ -54,7 +69,6 @@ class Answers:
 
         Raises:
             TrustError: there is none, or a file or the base model is not what it names.
-            ConfigError: a detector of it minds a style.
             ModelError: a detector does not load.
         """
         with self._loading:
@@ -63,7 +77,9 @@ class Answers:
                     raise TrustError("there is no charter, so nothing is written", hint="ask the operator")
                 base = meant.manifest.versions["base"]
                 with meant.charter.folder() as folder:
-                    self._enforcement = enforce(meant.charter.charter, folder, Unkept(), base)
+                    # `join` has tried the reach of these very detectors; it would take a while at every start
+                    charter = meant.charter.charter
+                    self._enforcement = enforce(charter, folder, Unkept(), base, reach=False)
             return self._enforcement
 
     def write(self, meant: Understood, prompt: str, which: str, tokens: int) -> Iterator[Piece]:

@@ -86,7 +86,7 @@ def take_parts(client: httpx.Client, invitation: Invitation, say: Callable[[str]
 
 
 def derive(invitation: Invitation, parts: bytes | None, say: Callable[[str], None]) -> Understood:
-    """What the offer means here; errors as in `learner.understand`."""
+    """What the offer means here; errors as in `learner.understand`, and in `answers.try_charter`."""
     offer = invitation.terms
     if not offer.is_open():
         say(f"the study takes messages from {offer.opens} to {offer.closes}, and none now")
@@ -95,7 +95,12 @@ def derive(invitation: Invitation, parts: bytes | None, say: Callable[[str], Non
     from commonground.client.runtime import check_flower
 
     check_flower()
-    return understand(offer, parts, invitation.charter)
+    meant = understand(offer, parts, invitation.charter)
+    if meant.charter is not None:
+        from commonground.client.answers import try_charter
+
+        try_charter(meant)
+    return meant
 
 
 class RefusedError(TrustError):

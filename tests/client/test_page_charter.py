@@ -70,9 +70,9 @@ def test_why_is_told_under_her_own_answer_and_after_the_vote_alone(
 ) -> None:
     page = window.open("")
     ask(page, prompt)
-    before = page.locator("main").inner_html()
+    before = page.locator(".two").inner_html()
     assert page.get_by_role("note").count() == 0
-    for told in (words, "held back", "common ground", "personal", "shared", "sensitive", "closed ", "budget"):
+    for told in (words, "held back", "common ground", "personal", "shared", "sensitive", "closed", "budget"):
         assert told not in before, told
     page.get_by_role("button", name="Tie").click()
     page.locator(".which").nth(1).wait_for()

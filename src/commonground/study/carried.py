@@ -45,6 +45,11 @@ class Carried:
     signer: str
     files: Mapping[str, str]
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it is the charter that is installed on both sides."""
+        return _shipped(self.charter)
+
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """Where the charter's files can be read; gone afterwards, unless they are the shipped ones.
@@ -52,7 +57,7 @@ class Carried:
         Raises:
             StorageError: the disk refused.
         """
-        if _shipped(self.charter):
+        if self.shipped:
             yield shipped_folder()
             return
         with tempfile.TemporaryDirectory(prefix="commonground-charter-") as made:
