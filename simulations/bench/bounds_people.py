@@ -34,6 +34,7 @@ from commonground.training.private_phase import first_private, private_phase, re
 
 TASTES = ("emoji", "bullets", "brief", "casual", "hedged")
 NOTHING = "..."
+LAYERS = 4  # from the top, as by default
 PAIRS, ASKED = 40, 6  # comparisons of a person; starter prompts on which the menu's items are scored
 Say = Callable[[str], None]
 
@@ -79,7 +80,7 @@ def _config(count: int, base: str) -> Config:
         config_from(
             {
                 "people": max(2, count),
-                "model": {"kind": "policy", "adapter": "lora", "base": base},
+                "model": {"kind": "policy", "adapter": "lora", "base": base, "layers": LAYERS},
                 "data": {"pairs_per_person": PAIRS},
             }
         )

@@ -20,7 +20,7 @@ from commonground.bounds.menu import Item
 from commonground.bounds.probes import fingerprint
 from commonground.bounds.tiers import Placement, shipped_labelled
 from commonground.errors import InputError
-from commonground.simulations.bench import bounds, bounds_plot, bounds_view
+from commonground.simulations.bench import bounds, bounds_people, bounds_plot, bounds_view
 from commonground.simulations.bench.bounds_curve import CostCurve, curve
 from commonground.simulations.bench.bounds_people import TASTES, told
 from commonground.simulations.bench.bounds_prompts import PROMPTS
@@ -218,7 +218,12 @@ def test_what_is_printed_and_drawn_says_what_was_found(found: CostCurve) -> None
 
 
 @pytest.mark.model
-def test_a_small_run_of_a_tiny_model_is_the_same_each_time_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_small_run_of_a_tiny_model_is_the_same_each_time_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds_people, "LAYERS", 2)
+    monkeypatch.setattr(bounds_people, "ASKED", 1)
+    monkeypatch.setattr(bounds, "PROMPTS", PROMPTS[:3])
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     tiny_llama().save_pretrained(tmp_path / "base")
     heard: list[str] = []
