@@ -165,10 +165,14 @@ class Styled:
 ASKED = [*(f"fine {k}" for k in range(7)), "evil", "near 1", "closed 1"]
 
 
+def toy_stack() -> Enforcement:
+    placement = Placement(Words("closed"), Words("near"), 0.5, 0.5)
+    return Enforcement(default_charter(), placement, Guard(Words("bad")), Budget(1.0))
+
+
 @pytest.fixture(scope="module")
 def found() -> CostCurve:
-    placement = Placement(Words("closed"), Words("near"), 0.5, 0.5)
-    stack = Enforcement(default_charter(), placement, Guard(Words("bad")), Budget(1.0))
+    stack = toy_stack()
     items = [Item("emoji", rendering="emoji"), Item("neutral")]
     shown = bounds.written(KeptDraws(Styled()), stack, ASKED, items, lambda _: None)
     where: dict[str, str | float | bool] = {"words": "2 cores", "load": 0.1, "loaded": False, "threads": 1}
@@ -217,13 +221,14 @@ def test_what_is_printed_and_drawn_says_what_was_found(found: CostCurve) -> None
     assert json.loads(json.dumps(found.to_dict()))["mechanisms"][0]["factor"] is None
 
 
-@pytest.mark.model
 def test_a_small_run_of_a_tiny_model_is_the_same_each_time_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounds_people, "LAYERS", 2)
     monkeypatch.setattr(bounds_people, "ASKED", 1)
     monkeypatch.setattr(bounds, "PROMPTS", PROMPTS[:3])
+    monkeypatch.setattr(bounds, "Encoder", lambda: None)
+    monkeypatch.setattr(bounds, "enforce", lambda *_: toy_stack())
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     tiny_llama().save_pretrained(tmp_path / "base")
     heard: list[str] = []
