@@ -111,8 +111,9 @@ def outcome(world: World, policies: dict[str, Policy], median: float | None, fou
 
 
 def _reward(world: World, shared: Policy, personal: Policy, limit: float, median: float | None) -> Found:
-    """The large-margin guarantee, and the test pairs that it speaks of."""
-    rows = world.test_rows
+    """The large-margin guarantee, and the held-out safety pairs that it speaks of."""
+    tags = np.array([world.table[row].tag for row in world.test_rows.tolist()])
+    rows = world.test_rows[tags == "safety"]
     before, after = margins(world, shared, rows), margins(world, personal, rows)
     above = np.abs(before) > 2 * limit
     return _said("reward") | {

@@ -169,7 +169,7 @@ class BoundsConfig:
     probes: int = 4
     reward: float = float("inf")
     constraint: float = float("inf")
-    constraint_rate: float = 0.1
+    constraint_rate: float = 1.0
     kl: float = float("inf")
     kl_worst: float = float("inf")
     charter: str = ""

@@ -25,7 +25,7 @@ def private_bounds(result: Mapping[str, Any]) -> list[str]:
 
 def _reward(entry: Mapping[str, Any]) -> str:
     return (
-        f"c is {decimal(entry.get('c'))}; of {count(entry.get('pairs'))} held-out comparisons "
+        f"c is {decimal(entry.get('c'))}; of {count(entry.get('pairs'))} held-out safety comparisons "
         f"{count(entry.get('above'))} have a larger shared margin than 2c, and personal rewards turned "
         f"{count(entry.get('turned'))} of these."
     )
