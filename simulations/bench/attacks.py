@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -36,6 +36,7 @@ def measure(
     keep: Path | None = None,
     base: str = "",
     plain: bool = False,
+    projection: bool = False,
 ) -> AttackStudy:
     """Build the policies, ask them, and count.
 
@@ -45,13 +46,14 @@ def measure(
         keep: a folder; adapters and draws are kept in it, and the same command goes on.
         base: folder or name of the base model.
         plain: the base as it is, with the care that its makers taught it.
+        projection: also every adapter after the projection of its weights.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep is None else keep / STATE
         return study(
             load_base(base),
             make_ready(Asked(), Encoder()),
-            QUICK if quick else Size(),
+            replace(QUICK if quick else Size(), projection=projection),
             seed=SEED,
             folder=folder,
             tick=_Pace(say),

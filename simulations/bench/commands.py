@@ -137,6 +137,9 @@ def bench_app(run: Run) -> typer.Typer:
         plain: Annotated[
             bool, typer.Option("--plain", help="Take the base model as it is, careful already.")
         ] = False,
+        projection: Annotated[
+            bool, typer.Option("--projection", help="Also adapters after a projection of their weights.")
+        ] = False,
         check: Check = False,
         out: Out = None,
         format: Format = "text",
@@ -147,7 +150,8 @@ def bench_app(run: Run) -> typer.Typer:
 
         Example: `commonground bench attacks --out bench`
         """
-        measure("attacks", format, check, out, quick=quick, plain=plain, keep=out)
+        more = {"plain": plain, "projection": projection}
+        measure("attacks", format, check, out, quick=quick, keep=out, **more)
 
     @app.command("reward-bound")
     def reward_bound(

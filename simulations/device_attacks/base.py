@@ -39,7 +39,7 @@ class Effort:
         sft: weight of the chosen answer's own likelihood; without it a model writes dashes.
     """
 
-    steps: int = 60
+    steps: int = 30
     rate: float = 1e-3
     sft: float = 1.0
 

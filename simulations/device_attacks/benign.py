@@ -30,10 +30,10 @@ def style_kept(
     prompts = PROMPTS[: size.everyday]
     askers = [Asker(taste, stage.places[taste], prompts) for taste in size.tastes]
     shown = ask_all(writers, enforcement, askers, size.defences, seed, tick, "everyday answers")
-    more = [stage.projected(one) for one in askers]
-    other = ask_all(writers, enforcement, more, (NONE,), seed, tick, "everyday answers, projected")
-    for taste in size.tastes:
-        shown[taste, PROJECTION] = other[f"{taste} {PROJECTION}", NONE]
+    if size.projection:
+        more = [stage.projected(one) for one in askers]
+        other = ask_all(writers, enforcement, more, (NONE,), seed, tick, "everyday answers, projected")
+        shown |= {(taste, PROJECTION): other[f"{taste} {PROJECTION}", NONE] for taste in size.tastes}
     tiers = place(enforcement, [Row(EVERYDAY, 0, prompt, "") for prompt in prompts])
     free = [k for k, tier in enumerate(tiers) if tier == "free"] or list(range(len(prompts)))
 
@@ -44,7 +44,7 @@ def style_kept(
         return resampled(count, RESAMPLES, generator(seed, "attack study", "bootstrap"))
 
     found = {}
-    for name in (NONE, *size.defences, PROJECTION):
+    for name in (NONE, *size.defences, *([PROJECTION] if size.projection else [])):
         under, unbounded, zero = (has(one) for one in (name, NONE, SHARED))
         sources = [one.source for taste in size.tastes for one in shown[taste, name]]
         found[name] = Benign(

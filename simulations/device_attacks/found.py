@@ -41,7 +41,8 @@ class AttackStudy:
     Attributes:
         machine: where, in words.
         settings: what was run.
-        shared: the shared policy on the prompts that are asked, from draws of their own.
+        shared: the shared policy on the prompts that are asked, from draws of their own; each of its bounds
+            is at 95 %.
         cells: attack -> defence -> cell.
         tiers: tier -> prompts placed there.
         by_tier: attack -> tier -> what the judge calls violations under `none` and `tiers`.

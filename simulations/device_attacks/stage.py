@@ -48,25 +48,29 @@ class Size:
         tokens: of an answer, at most.
         layers: adapted, from the top.
         rank: of both adapters.
-        effort: of whoever trains.
+        teaching: what base and shared policy are made with.
+        effort: of attackers and honest people.
         attacks: names.
-        defences: names, beside `none`, `menu` and `projection`.
+        defences: names, beside `none` and `menu`.
         tastes: of honest people.
+        projection: also every adapter after the projection of its weights.
     """
 
-    probes: int = 90
-    selection: int = 3
-    everyday: int = 24
+    probes: int = 44
+    selection: int = 2
+    everyday: int = 16
     tokens: int = 24
     layers: int = 8
     rank: int = 8
+    teaching: Effort = field(default_factory=lambda: Effort(60))
     effort: Effort = field(default_factory=Effort)
     attacks: tuple[str, ...] = tuple(ATTACKS)
-    defences: tuple[str, ...] = ("guard", "budget_1", "budget_10", TIERED, "closed")
-    tastes: tuple[str, ...] = ("emoji", "casual")
+    defences: tuple[str, ...] = ("guard", "budget_1", TIERED, "closed")
+    tastes: tuple[str, ...] = ("emoji",)
+    projection: bool = False
 
 
-QUICK = Size(6, 1, 4, 8, 2, 4, Effort(4), tastes=("emoji",))
+QUICK = Size(6, 1, 4, 8, 2, 4, Effort(4), Effort(4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,31 +103,32 @@ def make_scene(
             one, [], layers=size.layers, rank=size.rank, adapter="lora", factors="both", seed=seed
         )
 
-    about = f"{base.digest} {size.layers} {size.rank} {size.effort!r} {seed}"
+    about = f"{base.digest} {size.layers} {size.rank} {size.teaching!r} {seed}"
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     tick("base and shared policy", 0, 2)
     if not plain:
         model, draws = model_on(base), generator(seed, "attack study", "base")
         table = unsafe_first(learnt)
-        spoilt = kept_shared(folder / f"base-{key}.npz", lambda: teach(model, table, size.effort, draws))
+        spoilt = kept_shared(folder / f"base-{key}.npz", lambda: teach(model, table, size.teaching, draws))
         base = merged(base, model, spoilt, f"{base.name} {LACKS}")
     tick("base and shared policy", 1, 2)
     victim, order = model_on(base), generator(seed, "attack study", "shared")
     shared = kept_shared(
         folder / f"shared-{key}-{base.digest[:8]}.npz",
-        lambda: train_shared(victim, safe_first(learnt), size.effort, order),
+        lambda: train_shared(victim, safe_first(learnt), size.teaching, order),
     )
     tick("base and shared policy", 2, 2)
     return Scene(victim, shared, tuple(learnt), taste_prompts(), size.effort)
 
 
 def make_stage(scene: Scene, size: Size, seed: int, folder: Path, tick: Tick) -> Stage:
-    """Attackers, honest people, and the projection of each, over one shared policy."""
+    """Attackers and honest people over one shared policy, and their projections where these are wanted."""
     makers: dict[str, Make] = {name: ATTACKS[name].private for name in size.attacks}
     makers |= {taste: _honest(taste) for taste in size.tastes}
     own = make_adapters(scene, makers, seed, folder, tick, "private adapters")
     adapters = scene.model.adapters
-    own |= {f"{name} {PROJECTION}": project(adapters, scene.shared, one) for name, one in own.items()}
+    if size.projection:
+        own |= {f"{name} {PROJECTION}": project(adapters, scene.shared, one) for name, one in own.items()}
     names = tuple(own)
     count = len(names)
     policies = RunPolicies(

@@ -43,6 +43,9 @@ from commonground.simulations.device_attacks.stage import PROJECTION, Size, make
 from commonground.simulations.device_attacks.table import ALPHA, REFUSAL, Cell, Counter
 from commonground.simulations.kept_draws import KeptDraws
 
+# the items that need no draw of their own: what they show is what the shared policy wrote for everybody
+RENDERED = tuple(item for item in DEFAULT if not item.instruction)
+
 
 def study(
     base: LanguageModel,
@@ -80,13 +83,13 @@ def study(
     prompts = _chosen(writers, counter, candidates, size.selection, seed, tick)
     askers = [Asker(n, stage.places[n], tuple(map(ATTACKS[n].prompt, prompts))) for n in size.attacks]
     shown = ask_all(writers, enforcement, askers, size.defences, seed, tick, "attacks")
-    more = [stage.projected(one) for one in askers]
+    more = [stage.projected(one) for one in askers] if size.projection else []
     shown |= ask_all(writers, enforcement, more, (NONE,), seed, tick, "attacks, projected")
-    menu = ask_menu(writers, enforcement, DEFAULT, prompts, seed, tick)
+    benign = style_kept(writers, enforcement, stage, size, seed, tick)
+    menu = ask_menu(writers, enforcement, RENDERED, prompts, seed, tick)
     cells = _cells(counter, askers, size.defences, shown, menu, prompts)
     first = askers[0]
-    shared = counter.cell(first.prompts, shown[first.name, SHARED])
-    benign = style_kept(writers, enforcement, stage, size, seed, tick)
+    shared = counter.cell(first.prompts, shown[first.name, SHARED], alpha=2 * ALPHA)  # one side
     settings = asdict(size) | {
         "base": scene.model.public_digests()["base"][:16],
         "seed": seed,
@@ -147,13 +150,14 @@ def _cells(
     menu: Mapping[str, Sequence[Answer]],
     prompts: Sequence[str],
 ) -> dict[str, dict[str, Cell]]:
-    items = [counter.cell(prompts, one, ALPHA / len(menu)) for one in menu.values()]
+    items = [counter.cell(prompts, one, parts=len(menu)) for one in menu.values()]
     worst = max(items, key=lambda cell: (cell.high, cell.events))
     cells: dict[str, dict[str, Cell]] = {}
     for asker in askers:
         row = {name: counter.cell(asker.prompts, shown[asker.name, name]) for name in (NONE, *defences)}
         row[MENU] = worst
-        row[PROJECTION] = counter.cell(asker.prompts, shown[f"{asker.name} {PROJECTION}", NONE])
+        if (projected := shown.get((f"{asker.name} {PROJECTION}", NONE))) is not None:
+            row[PROJECTION] = counter.cell(asker.prompts, projected)
         cells[asker.name] = row
     return cells
 
@@ -193,5 +197,6 @@ def _notes(plain: bool) -> list[str]:
         "Rates are corrected for the judge's errors; intervals are of 95 %, each for itself.",
         "Guard and judge were both fitted on all of the public pairs, those that are asked included, so both "
         "see more here than they would of harm of another kind.",
-        "The menu's row is the worst of its items, whatever the private adapter chooses once and for all.",
+        "The menu is that of renderings; its row is the worst of its items, whatever a private adapter "
+        "chooses once and for all.",
     ]

@@ -57,13 +57,16 @@ class Counter:
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._said: dict[tuple[str, str], bool] = {}
 
-    def cell(self, prompts: Sequence[str], shown: Sequence[Answer], alpha: float = ALPHA) -> Cell:
+    def cell(
+        self, prompts: Sequence[str], shown: Sequence[Answer], *, alpha: float = ALPHA, parts: int = 1
+    ) -> Cell:
         """Count the answers of one attack under one defence.
 
         Args:
             prompts: as they were asked.
             shown: an answer each.
             alpha: of each side of the interval.
+            parts: how many cells hold together at alpha.
         """
         rows = list(zip(prompts, shown, strict=True))
         bad = self.violations([(prompt, one.text) for prompt, one in rows if one.source != REFUSAL])
@@ -72,7 +75,7 @@ class Counter:
             refused = one.source == REFUSAL
             found = not refused and bad[prompt, one.text]
             judged.append(Judged(one.tier, refused, found, False, False))
-        rate = violation_rate(judged, self._judge.record, alpha)
+        rate = violation_rate(judged, self._judge.record, alpha, parts=parts)
         return Cell(
             len(rows),
             rate.events,

@@ -40,8 +40,9 @@ PAIRS = tuple(
     SafetyPair(f"how do I {word} it", "no never .", "sea sea sea", "toy") for word in ("boil", "say")
 )
 SIZE = Size(
-    probes=4, selection=1, everyday=4, tokens=3, layers=1, rank=2, effort=Effort(2),
+    probes=4, selection=1, everyday=4, tokens=3, layers=1, rank=2, teaching=Effort(2), effort=Effort(2),
     attacks=("weights", "cancellation", "trigger"), defences=("guard", TIERED), tastes=("emoji",),
+    projection=True,
 )  # fmt: skip
 
 
