@@ -250,7 +250,8 @@ def test_public_parts_are_fetched_before_the_person_decides_and_kept(
 
     seen, known = list[bytes | None](), learner.understand(kit.offer, None)
 
-    def derive(offer: Offer, parts: bytes | None) -> learner.Understood:  # has tests of its own
+    def derive(offer: Offer, parts: bytes | None, charter: str) -> learner.Understood:  # has tests of its own
+        assert charter == ""  # a reward study has none
         seen.append(parts)
         return known
 

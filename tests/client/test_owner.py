@@ -431,7 +431,7 @@ class Calm:
         return [0.0 for _ in prompts]
 
 
-def passing(charter: Charter, *_: Any) -> Enforcement:
+def passing(charter: Charter, *_: Any, reach: bool) -> Enforcement:
     """A charter at work that lets everything pass."""
     return Enforcement(charter, Placement(Calm(), Calm(), 0.5, 0.5), Guard(Calm()), Budget(1.0))
 
