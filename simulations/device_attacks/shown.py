@@ -24,7 +24,7 @@ def certificate_table(found: Mapping[str, Any]) -> Table:
     for name in found["defences"]:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("guard-measured", justify="right")
-    for name, one in found["attacks"].items():
+    for name, one in sorted(found["attacks"].items(), key=lambda item: str(item[1]["code"])):
         cells = one["cells"]
         guarded = sum(cell["guard"] for where, cell in cells.items() if where != "none")
         words = [span(cells[where]) for where in found["defences"]]
