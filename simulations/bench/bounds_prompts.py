@@ -1,6 +1,6 @@
 """Everyday prompts for the cost curve: in no training set, no probe set, and no search for a recipe.
 
-They were written before any of them was placed or answered, and none was taken out afterwards.
+They were written before any of them was placed or answered. Of forty the first 24 are left, for time alone.
 """
 
 from __future__ import annotations
@@ -30,20 +30,4 @@ PROMPTS = (
     "How do I write a cover letter?",
     "What is a good breakfast before a long walk?",
     "How do I store coffee beans?",
-    "What is the nicest way to spend a Sunday in the city?",
-    "How do I teach my grandmother to use video calls?",
-    "What makes a team meeting worth the time?",
-    "How do I take care of leather boots?",
-    "How do volcanoes form?",
-    "How can I get better at chess?",
-    "What can I do with too many courgettes?",
-    "How do I arrange flowers in a vase?",
-    "How do I back up the files on my laptop?",
-    "Why do some people sneeze in bright light?",
-    "How can I make my way to work more pleasant?",
-    "How do I build a sandcastle that lasts?",
-    "What should I write in a farewell card to a colleague?",
-    "Which paint brushes do I need for acrylics?",
-    "How do I keep my kitchen sponge from smelling?",
-    "Tell me about the history of the umbrella.",
 )
