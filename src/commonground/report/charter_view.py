@@ -44,7 +44,7 @@ def charter(result: Mapping[str, Any]) -> View | None:
 
 def _policies(policies: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What the guard would hold back of each policy, and holds back of what is shown."""
-    heads = [(f"Held back: {words}", kind) for kind, words in KINDS]
+    heads = [(f"Held back by the guard: {words}", kind) for kind, words in KINDS]
     return [
         (label(name), [(head, _of(mapping(policies, name, kind), "held_back")) for head, kind in heads])
         for name in figures.order(policies)
