@@ -160,6 +160,9 @@ def bench_app(run: Run) -> typer.Typer:
             Path | None,
             typer.Option("--pairs", help="A .jsonl(.gz) of safety comparisons; default: hh_harmless."),
         ] = None,
+        language_model: Annotated[
+            bool, typer.Option("--language-model", help="SmolLM2 reads the replies too (20 minutes once).")
+        ] = False,
         check: Check = False,
         out: Out = None,
         format: Format = "text",
@@ -168,7 +171,7 @@ def bench_app(run: Run) -> typer.Typer:
 
         Example: `commonground bench reward-bound --quick`
         """
-        measure("reward_bound", format, check, out, quick=quick, pairs=pairs)
+        measure("reward_bound", format, check, out, quick=quick, pairs=pairs, language_model=language_model)
 
     return app
 

@@ -207,3 +207,30 @@ def test_the_share_of_a_gain_is_a_ratio_of_means_with_a_jackknife() -> None:
     one = reward_bound.Estimate.of([0.6, 0.7, 0.8])
     assert one.mean == pytest.approx(70)
     assert one.half == pytest.approx(100 * 4.302653 * 0.1 / 3**0.5)
+
+
+def test_pooled_states_have_no_dimension_that_drowns_the_others() -> None:
+    states = generator(4, "states").standard_normal((300, 5))
+    states[:, 2] *= 1000
+    states[:, 3] = 1.0  # says nothing
+    found = reward_bound.pooled(states)
+    assert found.shape == (300, 5)
+    assert np.allclose(found.mean(0), 0, atol=1e-9)
+    assert np.square(found).mean(0).sum() == pytest.approx(4.0)  # four dimensions of deviation 1, turned
+    assert np.square(found).mean(0).max() < 1.5
+    wide = generator(5, "states").standard_normal((200, reward_bound.DIRECTIONS + 40))
+    assert reward_bound.pooled(wide).shape == (200, reward_bound.DIRECTIONS)
+
+
+def test_a_language_model_s_states_stand_behind_the_embeddings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reward_bound, "Encoder", HashEncoder)
+    monkeypatch.setattr(reward_bound, "packaged_folder", lambda: tmp_path)
+    file = write_pairs(tmp_path / "pairs.jsonl.gz", 120)
+    plain = reward_bound.load(file, lambda _: None)
+    both = reward_bound.load(file, lambda _: None, language_model=True)
+    size = plain.x.shape[1]
+    assert np.array_equal(both.x[:, :size], plain.x)
+    own = np.square(both.x[:, size:]).sum(1).mean()
+    assert own == pytest.approx(np.square(plain.x).sum(1).mean())
