@@ -294,7 +294,11 @@ class Belongings:
             words = in_words(self._rounds.ledger, terms, self._profile.offer, self._cap())
         except (CommonGroundError, PrivacyError) as error:  # her data is hers whatever else is wrong
             words = f"The privacy statement cannot be made: {error.message}"
-        counts = export(self._store, path, statement=words)
+        try:
+            charter = self._profile.charter()
+        except CommonGroundError:
+            charter = ""
+        counts = export(self._store, path, statement=words, charter=charter)
         return {"path": str(path), "bytes": counts["bytes"]}
 
     def erase(self) -> Document:

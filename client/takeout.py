@@ -52,6 +52,8 @@ receipts.json        {receipts} message(s) that left this device: for each its t
 ledger.json          What those messages cost of your privacy: one entry for each charge. An entry that is
                      "reserved" was charged and its message never made; it counts all the same.
 consent.json         What you accepted and when; consent/ holds each signed offer as it was shown to you.
+charter.json         What your model may not write, as it was signed, with its files; only in a study whose
+                     model writes.
 refusals.json        What your device refused to do for the server, counted by reason.
 settings.json        Small settings of this device.
 {statement}
@@ -60,13 +62,14 @@ programming languages (https://github.com/huggingface/safetensors). All times ar
 """
 
 
-def export(store: Store, path: Path, *, statement: str = "") -> dict[str, int]:
+def export(store: Store, path: Path, *, statement: str = "", charter: str = "") -> dict[str, int]:
     """Write everything that is the person's own into a zip.
 
     Args:
         store: the open store.
         path: the new file; its folder must exist.
         statement: the privacy statement in words, where the device has an offer to make one from.
+        charter: as it came with the invitation, or ''.
 
     Returns:
         How many of each there are: comparisons, undecided, adapters, receipts, charges, consents, bytes.
@@ -82,6 +85,8 @@ def export(store: Store, path: Path, *, statement: str = "") -> dict[str, int]:
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
         ):
             counts = _write(store, ledger, archive, statement)
+            if charter:
+                archive.writestr("charter.json", charter)
         counts["bytes"] = file.tell()
     return counts
 

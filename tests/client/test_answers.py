@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -146,6 +147,13 @@ def test_what_is_held_back_is_the_shared_answer_and_then_a_constant(
     with scripted(monkeypatch, [SAFE, HARM, SAFE], [SAFE]):
         first, last = said(box, FREE)
         assert (first.text, last.text, last.source) == (SAFE, REFUSAL, "refusal")
+
+
+def test_she_takes_the_charter_with_her(box: Vault, tmp_path: Path) -> None:
+    box.owner.export(tmp_path / "mine.zip")
+    with zipfile.ZipFile(tmp_path / "mine.zip") as archive:
+        assert archive.read("charter.json").decode() == box.profile.charter()
+        assert "Toy charter" in archive.read("charter.json").decode()
 
 
 def test_a_refusal_names_the_constraint_whose_it_is(box: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
