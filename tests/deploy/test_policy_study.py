@@ -1,6 +1,6 @@
 """End to end with a language model: three devices train SmolLM2's top layers, bit for bit as the simulation.
 
-Not in `make test`, for it takes minutes and 3 GB: `python -m pytest tests/deploy/study_of_policy.py`.
+Not in `make test`, for it takes minutes and 3 GB: `make night` runs it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from leak_scanner import Scanner
 from real_parts import texts
 from whole_study import PEOPLE, secrets_of, whole_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.night, pytest.mark.model, pytest.mark.timeout(3000)]
 ROUNDS = 5
 POLICY = [
     f"rounds={ROUNDS}", "model.kind=policy", "model.layers=2", "model.adapter=lora", "shared.steps=1",
@@ -45,9 +45,9 @@ def test_five_rounds_of_a_policy_are_the_simulations_and_leak_nothing(tmp_path: 
                 scanner.text(f"{person}: {name}", text)
             device.down()
             newest = max(int(name.rsplit(" ", 1)[1]) for name in secrets_of(device))
-            for name, value in secrets_of(device).items():  # the newest version's largest tensors are enough
-                if name.endswith(f" {newest}") and value.size <= 20_000:
-                    scanner.tensor(f"{person}: {name}", value)
+            for name, value in secrets_of(device).items():
+                if name.endswith(f" {newest}"):  # a corner of each: as it lies in memory, or transposed
+                    scanner.tensor(f"{person}: {name}", value[tuple(slice(64) for _ in value.shape)][:4])
         for proxy in whole.site.proxies.values():
             assert scanner.scan(proxy.recording.device()) == []
         assert len(whole.site.devices) == PEOPLE
