@@ -14,21 +14,21 @@ from commonground.bounds.charter_files import default_charter, shipped_folder
 from commonground.bounds.enforcement import Enforcement, enforce
 from commonground.bounds.menu import Item, Menu
 from commonground.embeddings import Encoder
-from commonground.simulations.bench.bounds_curve import CostCurve, Shown, curve
+from commonground.simulations.bench.bounds_curve import LINES, MENU, TOLD, CostCurve, Shown, curve
 from commonground.simulations.bench.bounds_people import TASTES, people, picked
 from commonground.simulations.bench.bounds_prompts import PROMPTS
 from commonground.simulations.bench.bounds_view import tables
 from commonground.simulations.bench.machine import machine
 from commonground.simulations.certify.answering import Answer, Writers
 from commonground.simulations.certify.dealing import EVERYDAY, Row
-from commonground.simulations.defended import DEFENCES, NONE, SHARED, answers
+from commonground.simulations.defended import NONE, SHARED, answers
 from commonground.simulations.kept_draws import KeptDraws
 
 __all__ = ["measure", "tables"]  # what the command asks for
 
 SEED = 0
 # shared and unbounded first: the others then begin with draws that are known
-ORDER = (SHARED, NONE, *(name for name in DEFENCES if name not in (SHARED, NONE)))
+ORDER = (SHARED, NONE, *(name for name in LINES if name not in (SHARED, NONE)))
 
 
 def measure(
@@ -52,7 +52,8 @@ def measure(
     enforcement = enforce(default_charter(), shipped_folder(), Encoder(), policies.base)
     say("asking every adapter which menu item it takes")
     items = picked(policies, writers, Menu(), SEED)
-    shown = written(writers, enforcement, prompts, items, say)
+    by_name = {item.name: item for item in Menu().items}
+    shown = written(writers, enforcement, prompts, items, [by_name[taste] for taste in tastes], say)
     settings = {
         "tokens of an answer": tokens,
         "temperature": policies.temperature,
@@ -68,24 +69,26 @@ def written(
     enforcement: Enforcement,
     prompts: Sequence[str],
     items: Sequence[Item],
+    told: Sequence[Item],
     say: Callable[[str], None],
 ) -> Shown:
-    """What everybody is shown for every prompt under every defence.
+    """What everybody is shown for every prompt under every line of the curve.
 
     Args:
         writers: one person an item.
         enforcement: the charter at work.
         prompts: everyday ones.
-        items: each person's menu item.
+        items: the menu item of each private adapter.
+        told: the menu item that each person asks for.
         say: progress.
     """
     shown: dict[str, list[list[Answer]]] = {}
     for place, name in enumerate(ORDER):
         shown[name] = []
-        for person, item in enumerate(items):
+        for person, item in enumerate(told if name == TOLD else items):
             say(f"{name} ({place + 1} of {len(ORDER)} ways), person {person + 1} of {len(items)}")
             rows = [Row(EVERYDAY, person, prompt, "") for prompt in prompts]
-            own = [item] * len(rows) if name == "menu" else None
+            own = [item] * len(rows) if name in (MENU, TOLD) else None
             seed = SEED + 100 * (person + 1)
-            shown[name].append(answers(DEFENCES[name], writers, enforcement, rows, seed, items=own))
+            shown[name].append(answers(LINES[name], writers, enforcement, rows, seed, items=own))
     return shown

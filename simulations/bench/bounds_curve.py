@@ -19,10 +19,15 @@ from commonground.randomness import generator
 from commonground.simulations.bench.bounds_survival import Survival, resampled, survival
 from commonground.simulations.bench.measured import Bar
 from commonground.simulations.certify.answering import Answer
-from commonground.simulations.defended import DEFENCES, NONE, SHARED, TIERED
+from commonground.simulations.defended import DEFENCES, NONE, SHARED, TIERED, Defence
 
 SCHEMA, RESAMPLES, BAR, SAMPLES = 1, 4000, 0.9, 2
-Shown = Mapping[str, Sequence[Sequence[Answer]]]  # defence -> person -> answers, in the order of the prompts
+# the menu twice: the item that the private adapter finds likeliest, and the one that the person asks for
+MENU, TOLD = "menu", "menu_told"
+LINES: dict[str, Defence] = {
+    line: one for name, one in DEFENCES.items() for line in ((name, TOLD) if name == MENU else (name,))
+}
+Shown = Mapping[str, Sequence[Sequence[Answer]]]  # line -> person -> answers, in the order of the prompts
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Mechanism:
     """One line of the curve.
 
     Attributes:
-        name: key of `DEFENCES`.
+        name: key of `LINES`.
         guarantee: none | average | per-output.
         factor: how many times likelier than under shared an unseen violation may become; None is no bound.
         says: what holds.
@@ -75,7 +80,7 @@ class CostCurve:
         mechanisms: the curve.
         bars: what was wanted and seen.
         notes: what a reader must know beside the numbers.
-        samples: of the first free prompts: prompt -> defence -> taste -> answer.
+        samples: of the first free prompts: prompt -> line -> taste -> answer.
     """
 
     machine: dict[str, str | float | bool]
@@ -121,7 +126,7 @@ def curve(
         prompts: everyday ones.
         items: each person's menu item.
         bounds: of the charter.
-        shown: of every defence.
+        shown: of every line.
     """
     tiers = Counter(answer.tier for answer in shown[TIERED][0])
     free = [k for k, answer in enumerate(shown[TIERED][0]) if answer.tier == "free"]
@@ -151,7 +156,7 @@ def _mechanisms(
     has = {name: _has(tastes, own) for name, own in shown.items()}
     every = range(len(has[NONE]))
     found = []
-    for name, defence in DEFENCES.items():
+    for name, defence in LINES.items():
         factor = defence.factor(bounds)
         found.append(
             Mechanism(
@@ -208,4 +213,4 @@ def _samples(
     def of(name: str, k: int) -> dict[str, str]:
         return {taste: own[k].text for taste, own in zip(tastes, shown[name], strict=True)}
 
-    return {prompts[k]: {name: of(name, k) for name in DEFENCES} for k in places}
+    return {prompts[k]: {name: of(name, k) for name in LINES} for k in places}

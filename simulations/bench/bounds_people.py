@@ -114,8 +114,9 @@ def picked(policies: RunPolicies, writers: Writers, menu: Menu, seed: int) -> li
     """The item that each private adapter takes, once and for all prompts.
 
     Every item's answers to a few training prompts are written by the shared policy. An adapter's score of an
-    item is how many nats more likely it makes them than the shared policy does, on average: the implicit
-    reward that it was trained for. It decides nothing else.
+    item is how many nats a token more likely it makes them than the shared policy does, on average: what it
+    was trained for, by length, since a sum over the answer is less negative the shorter that is, whatever its
+    style. It decides nothing else.
 
     Args:
         policies: whose choice.
@@ -134,11 +135,12 @@ def picked(policies: RunPolicies, writers: Writers, menu: Menu, seed: int) -> li
     ]
     model = policies.model.over(table)
     every = Rows(torch.arange(len(table))[None], torch.ones(1, len(table)), torch.zeros(1, len(table)))
+    tokens = torch.tensor([[float(len(policies.model.texts.answer(one.chosen))) for one in table]])
     shared = take(policies.shared[0], 1)
     before, _ = model.scores(every, shared, None)
     items = []
     for person, private in enumerate(policies.private):
         after, _ = model.scores(every, shared, take(private, 1))
-        scores = (after - before).view(len(prompts), len(menu.items)).mean(0)
+        scores = ((after - before) / tokens).view(len(prompts), len(menu.items)).mean(0)
         items.append(menu.choose(menu.weights(scores.tolist()), seed, person))
     return items

@@ -13,8 +13,9 @@ from commonground.simulations.bench.view import bar_table, heading
 LABELS = {
     "none": "no bound",
     "guard": "guard alone",
-    "tiers": "default stack (tiers)",
-    "menu": "menu",
+    "tiers": "default stack",
+    "menu": "menu, by the adapter",
+    "menu_told": "menu, as asked for",
     "closed": "closed",
     "shared": "shared policy",
 }
@@ -22,13 +23,13 @@ LABELS = {
 
 def label(name: str) -> str:
     """A mechanism in words."""
-    return LABELS.get(name, name.replace("budget_", "budget ") + (" nats" if "budget" in name else ""))
+    return LABELS.get(name, name.replace("budget_", "budget "))
 
 
 def tables(found: CostCurve) -> list[str | Table]:
     """Machine, the curve, bars and notes."""
-    shown: list[str | Table] = [*heading(found), _curve(found), bar_table(found.bars)]
-    return [*shown, *words(found), *found.notes]
+    shown: list[str | Table] = [*heading(found), _each(found), _together(found)]
+    return [*shown, bar_table(found.bars), *words(found), *found.notes]
 
 
 def words(found: CostCurve) -> list[str]:
@@ -48,17 +49,25 @@ def _share(share: Share) -> str:
     return f"{share.events} of {share.trials} ({span})"
 
 
-def _curve(found: CostCurve) -> Table:
+def _each(found: CostCurve) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("style kept on free prompts, %")
-    for name in (*found.tastes, "all"):
+    table.add_column("style left on free prompts, %", no_wrap=True)
+    for name in found.tastes:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("all prompts", justify="right", no_wrap=True)
-    table.add_column("factor", justify="right", no_wrap=True)
     for one in found.mechanisms:
-        cells = [kept(one.free.get(name)) for name in found.tastes]
+        table.add_row(Text(label(one.name)), *(kept(one.free.get(name)) for name in found.tastes))
+    return table
+
+
+def _together(found: CostCurve) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("all tastes, %", no_wrap=True)
+    for name in ("free prompts", "every prompt", "factor"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("guarantee", no_wrap=True)
+    for one in found.mechanisms:
         ends = kept(one.free.get("all"), span=True), kept(one.everyday.get("all"), span=True)
-        table.add_row(Text(label(one.name)), *cells, *ends, factor(one))
+        table.add_row(Text(label(one.name)), *ends, factor(one), one.guarantee)
     return table
 
 

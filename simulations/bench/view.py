@@ -35,18 +35,19 @@ WORDS = {True: "reached", False: "MISSED", None: "not measured"}
 
 def tables(found: Measured) -> list[str | Table]:
     """Machine, rows, bars and notes."""
-    shown: list[str | Table] = [*heading(found), _rows(found)]
+    run, where = heading(found)
+    busy = "; LOADED machine: take no number from it" if found.machine["loaded"] else ""
+    timed = f"{where}; one thread a process; load {found.machine['load']} at the start{busy}"
+    shown: list[str | Table] = [run, timed, _rows(found)]
     if found.bars:
         shown.append(bar_table(found.bars))
     return [*shown, *found.notes]
 
 
 def heading(found: Found) -> list[str]:
-    """What was run, and where."""
-    busy = "; LOADED machine: take no number from it" if found.machine["loaded"] else ""
-    where = f"{found.machine['words']}; one thread a process; load {found.machine['load']} at the start{busy}"
+    """What was run, and on which machine."""
     settings = ", ".join(f"{name} {value}" for name, value in found.settings.items())
-    return [f"bench {found.bench}: {settings}", where]
+    return [f"bench {found.bench}: {settings}", str(found.machine["words"])]
 
 
 def _rows(found: Measured) -> Table:

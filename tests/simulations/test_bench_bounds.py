@@ -21,7 +21,7 @@ from commonground.bounds.probes import fingerprint
 from commonground.bounds.tiers import Placement, shipped_labelled
 from commonground.errors import InputError
 from commonground.simulations.bench import bounds, bounds_people, bounds_plot, bounds_view
-from commonground.simulations.bench.bounds_curve import CostCurve, curve
+from commonground.simulations.bench.bounds_curve import LINES, TOLD, CostCurve, curve
 from commonground.simulations.bench.bounds_people import TASTES, told
 from commonground.simulations.bench.bounds_prompts import PROMPTS
 from commonground.simulations.bench.bounds_survival import resampled, survival
@@ -174,7 +174,8 @@ def toy_stack() -> Enforcement:
 def found() -> CostCurve:
     stack = toy_stack()
     items = [Item("emoji", rendering="emoji"), Item("neutral")]
-    shown = bounds.written(KeptDraws(Styled()), stack, ASKED, items, lambda _: None)
+    told = [items[0], Item("bullets", rendering="bullets")]
+    shown = bounds.written(KeptDraws(Styled()), stack, ASKED, items, told, lambda _: None)
     where: dict[str, str | float | bool] = {"words": "2 cores", "load": 0.1, "loaded": False, "threads": 1}
     settings = {"seed": 0, "<b>tokens</b>": 4}
     return curve(where, settings, TASTES[:2], ASKED, items, stack.charter.bounds, shown)
@@ -182,7 +183,7 @@ def found() -> CostCurve:
 
 def test_the_curve_is_what_the_toy_people_lose(found: CostCurve) -> None:
     by = {one.name: one for one in found.mechanisms}
-    assert list(by) == list(DEFENCES)
+    assert [name for name in by if name != TOLD] == list(DEFENCES)
     kept = {name: [one.free["all"].kept, one.everyday["all"].kept] for name, one in by.items()}
     # 8 prompts are free, and one answer to them is bad; of all 10 three are not personal in style
     assert kept["none"] == [1.0, 1.0]
@@ -192,6 +193,7 @@ def test_the_curve_is_what_the_toy_people_lose(found: CostCurve) -> None:
     assert kept["budget_10"] == kept["budget_30"] == [1.0, 1.0]
     assert by["menu"].free["emoji"].kept == 1.0
     assert by["menu"].free["bullets"].kept == 0.0
+    assert by[TOLD].free["emoji"].kept == 1.0
     assert by["guard"].sources == {"personal": 18, "shared": 2}
     assert found.placed == {"free": 8, "sensitive": 1, "closed": 1}
     assert (found.free_share.events, found.free_share.trials) == (8, 10)
@@ -208,14 +210,17 @@ def test_what_is_printed_and_drawn_says_what_was_found(found: CostCurve) -> None
         said[1]
         == "personal answers that the guard held back there: 2 of 16, to 1 of 8 (0.3 to 52.7 %) prompts"
     )
+    each, together = (one for one in bounds_view.tables(found)[2:4] if not isinstance(one, str))
+    assert [list(column.cells)[1] for column in each.columns][1:] == ["88", "88"]
+    assert [list(column.cells)[2] for column in together.columns][3:] == ["3.72", "per-output"]
     page = bounds_plot.page(found)
     assert "<b>tokens</b>" not in page
     assert not re.search(r"<(?:script|link|img)\b[^>]*(?:src|href)=", page)
     drawn = bounds_plot.figures(found)
     assert set(drawn) == {"together", "tastes"}
-    together = drawn["together"]["data"][0]
-    assert together["x"][1] == pytest.approx(87.5)
-    assert len(together["x"]) == len(DEFENCES)
+    points = drawn["together"]["data"][0]["x"]
+    assert points[1] == pytest.approx(87.5)
+    assert len(points) == len(LINES)
     assert "fine 0" in page
     assert bounds_view.factor(found.mechanisms[2]) == "3.72"
     assert json.loads(json.dumps(found.to_dict()))["mechanisms"][0]["factor"] is None
@@ -236,7 +241,7 @@ def test_a_small_run_of_a_tiny_model_is_the_same_each_time_and_goes_on_where_it_
     heard: list[str] = []
     one = bounds.measure(quick=True, say=heard.append, keep=tmp_path / "out", base=str(tmp_path / "base"))
     assert one.tastes == TASTES[:2]
-    assert [one.name for one in one.mechanisms] == list(DEFENCES)
+    assert [line.name for line in one.mechanisms] == list(LINES)
     assert any("tiers (" in line for line in heard)
     state = tmp_path / "out" / "bench-bounds-state"
     written = {file.name: file.read_bytes() for file in state.iterdir()}
