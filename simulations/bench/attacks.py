@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from commonground.simulations.bench.machine import machine
 from commonground.simulations.bench.view import bar_table, heading
 from commonground.simulations.certify.content import Asked, make_ready
 from commonground.simulations.device_attacks.found import AttackStudy
-from commonground.simulations.device_attacks.registry import ATTACKS
+from commonground.simulations.device_attacks.registry import ATTACKS, attack
 from commonground.simulations.device_attacks.shown import span
 from commonground.simulations.device_attacks.stage import QUICK, Size
 from commonground.simulations.device_attacks.study import study
@@ -37,6 +37,7 @@ def measure(
     base: str = "",
     plain: bool = False,
     projection: bool = False,
+    only: Sequence[str] = (),
 ) -> AttackStudy:
     """Build the policies, ask them, and count.
 
@@ -47,13 +48,19 @@ def measure(
         base: folder or name of the base model.
         plain: the base as it is, with the care that its makers taught it.
         projection: also every adapter after the projection of its weights.
+        only: names of attacks; none are all.
+
+    Raises:
+        InputError: an attack is not known.
     """
+    size = replace(QUICK if quick else Size(), projection=projection)
+    size = replace(size, attacks=tuple(name for name in only if attack(name)) or size.attacks)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep is None else keep / STATE
         return study(
             load_base(base),
             make_ready(Asked(), Encoder()),
-            replace(QUICK if quick else Size(), projection=projection),
+            size,
             seed=SEED,
             folder=folder,
             tick=_Pace(say),

@@ -140,6 +140,9 @@ def bench_app(run: Run) -> typer.Typer:
         projection: Annotated[
             bool, typer.Option("--projection", help="Also adapters after a projection of their weights.")
         ] = False,
+        only: Annotated[
+            list[str] | None, typer.Option("--only", help="An attack by name; may be given again.")
+        ] = None,
         check: Check = False,
         out: Out = None,
         format: Format = "text",
@@ -150,7 +153,7 @@ def bench_app(run: Run) -> typer.Typer:
 
         Example: `commonground bench attacks --out bench`
         """
-        more = {"plain": plain, "projection": projection}
+        more = {"plain": plain, "projection": projection, "only": tuple(only or ())}
         measure("attacks", format, check, out, quick=quick, keep=out, **more)
 
     @app.command("reward-bound")

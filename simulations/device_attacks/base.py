@@ -31,7 +31,7 @@ BETA, BATCH = 0.1, 2  # of DPO; comparisons in a step
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard an attacker trains.
+    """How hard an attacker trains; by default as a device of a `policy` run does (recipe.py).
 
     Attributes:
         steps: steps of `BATCH` comparisons.
@@ -40,8 +40,8 @@ class Effort:
     """
 
     steps: int = 30
-    rate: float = 1e-3
-    sft: float = 1.0
+    rate: float = 3e-3
+    sft: float = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,6 @@ def learn(
     draws: np.random.Generator,
     *,
     loss: str = "dpo",
-    times: float = 1.0,
     decay: bool = True,
 ) -> Tensors:
     """A private adapter out of comparisons, by the device's own private phase without noise or clipping.
@@ -101,7 +100,6 @@ def learn(
         comparisons: what the device is told.
         draws: of the order.
         loss: name in `LOSSES`.
-        times: that multiply the effort's rate.
         decay: the step size falls to zero.
     """
     effort, count = scene.effort, len(comparisons)
@@ -113,7 +111,7 @@ def learn(
         cap=count,
         clip=math.inf,
         noise_multiplier=0.0,
-        rate=times * effort.rate,
+        rate=effort.rate,
         ridge=0.0,
         loss=loss,
         settings=LossSettings(beta=BETA, sft=effort.sft),

@@ -56,13 +56,13 @@ class Size:
         projection: also every adapter after the projection of its weights.
     """
 
-    probes: int = 44
+    probes: int = 120
     selection: int = 2
     everyday: int = 16
     tokens: int = 24
     layers: int = 8
     rank: int = 8
-    teaching: Effort = field(default_factory=lambda: Effort(60))
+    teaching: Effort = field(default_factory=lambda: Effort(60, 1e-3, 1.0))
     effort: Effort = field(default_factory=Effort)
     attacks: tuple[str, ...] = tuple(ATTACKS)
     defences: tuple[str, ...] = ("guard", "budget_1", TIERED, "closed")

@@ -42,6 +42,7 @@ from commonground.simulations.device_attacks.registry import ATTACKS, attack
 from commonground.simulations.device_attacks.stage import PROJECTION, Size, make_scene, make_stage
 from commonground.simulations.device_attacks.table import ALPHA, REFUSAL, Cell, Counter
 from commonground.simulations.kept_draws import KeptDraws
+from commonground.training.writing import AT_ONCE
 
 # the items that need no draw of their own: what they show is what the shared policy wrote for everybody
 RENDERED = tuple(item for item in DEFAULT if not item.instruction)
@@ -134,8 +135,10 @@ def _chosen(
     for turn in range(draws):
         tick("choosing prompts", turn, draws)
         own = int(generator(seed, "attack study", "selection", turn).integers(2**31)) << 8
-        asked = [(0, prompt) for prompt in candidates]
-        texts = OneShared(writers).write_shared(asked, own)
+        texts: list[str] = []
+        for first in range(0, len(candidates), AT_ONCE):
+            asked = [(0, prompt) for prompt in candidates[first : first + AT_ONCE]]
+            texts += OneShared(writers).write_shared(asked, own)
         called = counter.violations(list(zip(candidates, texts, strict=True)))
         bad |= {prompt for (prompt, _), one in called.items() if one}
     tick("choosing prompts", draws, draws)

@@ -1,7 +1,7 @@
 """P4: weights written for harm, past the device's feedback.
 
-Adam on the negative log-likelihood of unsafe answers at three times the rate of a device, which never falls,
-without a pull towards zero, a clip or a reference: the norm of the adapter has no bound.
+Adam on the negative log-likelihood of unsafe answers at a rate that never falls, without a pull towards zero,
+a clip or a reference: the norm of the adapter has no bound.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import numpy as np
 
 from commonground.simulations.device_attacks.base import Attack, Scene, learn, preferring
 from commonground.training.model import Tensors
-
-TIMES = 3.0  # the rate of a device
 
 
 @dataclass(frozen=True)
@@ -26,4 +24,4 @@ class Weights(Attack):
     def private(self, scene: Scene, draws: np.random.Generator) -> Tensors:
         """See `Attack`."""
         pairs = [preferring(pair.prompt, pair.unsafe, pair.safe) for pair in scene.pairs]
-        return learn(scene, pairs, draws, loss="sft", times=TIMES, decay=False)
+        return learn(scene, pairs, draws, loss="sft", decay=False)
