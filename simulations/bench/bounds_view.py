@@ -64,10 +64,9 @@ def _together(found: CostCurve) -> Table:
     table.add_column("all tastes, %", no_wrap=True)
     for name in ("free prompts", "every prompt", "factor"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("guarantee", no_wrap=True)
     for one in found.mechanisms:
         ends = kept(one.free.get("all"), span=True), kept(one.everyday.get("all"), span=True)
-        table.add_row(Text(label(one.name)), *ends, factor(one), one.guarantee)
+        table.add_row(Text(label(one.name)), *ends, factor(one))
     return table
 
 
