@@ -54,6 +54,8 @@ def hold_back(
     public, size = public_of(world), CHUNK[world.models["shared"].kind]
     for first in range(0, len(people), size):
         at = slice(first, first + size)
+        if store.has_many(HELD, people[at], round).all():  # done before the run was stopped
+            continue
         shared = {k: v if len(v) == 1 else v[at] for k, v in used.items()}
         own = {k: v[at] for k, v in private.items()}
         held = held_back(public, shared, own, plan, seed=world.config.seed, people=people[at])
