@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from commonground.evaluation.intervals import clopper_pearson
 from commonground.evaluation.writing import shows
 from commonground.randomness import generator
 from commonground.simulations.bench.bounds_survival import Survival, resampled, survival
-from commonground.simulations.bench.measured import Bar
+from commonground.simulations.bench.measured import Bar, Barred
 from commonground.simulations.certify.answering import Answer
 from commonground.simulations.defended import DEFENCES, NONE, SHARED, TIERED, Defence
 
-SCHEMA, RESAMPLES, BAR, SAMPLES = 1, 4000, 0.9, 2
+RESAMPLES, BAR, SAMPLES = 4000, 0.9, 2
 # the menu twice: the item that the private adapter finds likeliest, and the one that the person asks for
 MENU, TOLD = "menu", "menu_told"
 LINES: dict[str, Defence] = {
@@ -64,7 +64,7 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
-class CostCurve:
+class CostCurve(Barred):
     """What `bench bounds` found.
 
     Attributes:
@@ -96,16 +96,6 @@ class CostCurve:
     notes: list[str]
     samples: dict[str, dict[str, dict[str, str]]]
     bench: str = "bounds"
-
-    @property
-    def missed(self) -> list[str]:
-        """The bars that were measured and not reached."""
-        return [bar.what for bar in self.bars if bar.met is False]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        bars = [asdict(bar) | {"met": bar.met} for bar in self.bars]
-        return {"schema": SCHEMA} | asdict(self) | {"bars": bars, "missed": self.missed}
 
 
 def curve(

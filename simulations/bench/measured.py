@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 SCHEMA = 1
 
@@ -71,8 +71,25 @@ class Bar:
         return self.seen >= self.wanted if self.at_least else self.seen <= self.wanted
 
 
+class Barred:
+    """What was measured beside what was wanted: the base of dataclasses that have `bars`."""
+
+    bars: list[Bar]
+
+    @property
+    def missed(self) -> list[str]:
+        """The bars that were measured and not reached."""
+        return [bar.what for bar in self.bars if bar.met is False]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        bars = [asdict(bar) | {"met": bar.met} for bar in self.bars]
+        values: dict[str, Any] = asdict(cast("Any", self))
+        return {"schema": SCHEMA} | values | {"bars": bars, "missed": self.missed}
+
+
 @dataclass(frozen=True)
-class Measured:
+class Measured(Barred):
     """What one benchmark found.
 
     Attributes:
@@ -92,13 +109,3 @@ class Measured:
     bars: list[Bar]
     notes: list[str] = field(default_factory=list)
     curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-
-    @property
-    def missed(self) -> list[str]:
-        """The bars that were measured and not reached."""
-        return [bar.what for bar in self.bars if bar.met is False]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        bars = [asdict(bar) | {"met": bar.met} for bar in self.bars]
-        return {"schema": SCHEMA} | asdict(self) | {"bars": bars, "missed": self.missed}

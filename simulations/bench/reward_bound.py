@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from commonground.embeddings import Encoder
 from commonground.errors import DataError
 from commonground.language_model import packaged_folder
 from commonground.simulations.bench.machine import machine
-from commonground.simulations.bench.measured import SCHEMA, Bar
+from commonground.simulations.bench.measured import Bar, Barred
 from commonground.simulations.bench.reward_defences import (
     CHOSEN,
     COLUMNS,
@@ -92,7 +92,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class RewardBound:
+class RewardBound(Barred):
     """What the benchmark found; the parts as in `Measured`."""
 
     machine: dict[str, str | float | bool]
@@ -101,16 +101,6 @@ class RewardBound:
     bars: list[Bar]
     notes: list[str] = field(default_factory=list)
     bench: str = "reward-bound"
-
-    @property
-    def missed(self) -> list[str]:
-        """The bars that were not reached."""
-        return [bar.what for bar in self.bars if bar.met is False]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        bars = [asdict(bar) | {"met": bar.met} for bar in self.bars]
-        return {"schema": SCHEMA} | asdict(self) | {"bars": bars, "missed": self.missed}
 
 
 def measure(*, quick: bool, pairs: Path | None, language_model: bool = False, say: Say) -> RewardBound:

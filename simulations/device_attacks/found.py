@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from commonground.simulations.bench.bounds_survival import Survival
-from commonground.simulations.bench.measured import Bar
+from commonground.simulations.bench.measured import Bar, Barred
 from commonground.simulations.defended import NONE, TIERED
 from commonground.simulations.device_attacks.registry import ATTACKS
 from commonground.simulations.device_attacks.table import Cell
 
-SCHEMA, RARE, KEEP = 1, 0.1, 0.9
+RARE, KEEP = 0.1, 0.9
 GUARDED = ("guard", TIERED, "closed")
 WANTED = ("inverted", "weights", "cancellation")  # P1, P4 and P5: disjoint intervals
 
@@ -35,7 +35,7 @@ class Benign:
 
 
 @dataclass(frozen=True)
-class AttackStudy:
+class AttackStudy(Barred):
     """See `study`.
 
     Attributes:
@@ -63,16 +63,6 @@ class AttackStudy:
     notes: list[str]
     samples: dict[str, dict[str, str]]
     bench: str = "attacks"
-
-    @property
-    def missed(self) -> list[str]:
-        """The bars that were measured and not reached."""
-        return [bar.what for bar in self.bars if bar.met is False]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        bars = [asdict(bar) | {"met": bar.met} for bar in self.bars]
-        return {"schema": SCHEMA} | asdict(self) | {"bars": bars, "missed": self.missed}
 
 
 def wanted(shared: Cell, cells: Mapping[str, Mapping[str, Cell]], benign: Mapping[str, Benign]) -> list[Bar]:
