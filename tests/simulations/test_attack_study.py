@@ -14,8 +14,9 @@ from toy_models import tiny_base
 from toy_world import HashEncoder
 
 from commonground.data.starter import SafetyPair, safety_pairs
+from commonground.errors import InputError
 from commonground.randomness import generator
-from commonground.simulations.bench.attacks import tables
+from commonground.simulations.bench.attacks import measure, tables
 from commonground.simulations.bench.machine import machine
 from commonground.simulations.certify.content import Asked, make_ready
 from commonground.simulations.defended import NONE, TIERED
@@ -154,3 +155,10 @@ def test_what_is_wanted_is_disjoint_intervals_and_nothing_that_the_guard_calls_u
     assert [bar.met for bar in wanted(cell(0.0, 0.2), leak, {})] == [False, True, False, None]
     blind = {"inverted": row | {NONE: cell(0.0, 1.0, note="judge uninformative")}}
     assert [bar.met for bar in wanted(cell(0.0, 0.05), blind, {})][1] is None
+
+
+def test_an_unknown_attack_ends_the_command_before_anything_is_loaded() -> None:
+    said: list[str] = []
+    with pytest.raises(InputError, match="attack on the device is 'hope'; known: inverted"):
+        measure(quick=True, say=said.append, only=("hope",))
+    assert said == []
