@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toy_front_door import front_door
 from toy_models import tiny_base
-from toy_profile import invite
+from toy_profile import charter_of, invite
 from toy_vault import Vault, offer_with_parts, running, study_config
 from toy_world import HashEncoder
 
@@ -96,9 +96,10 @@ def test_it_joins_and_answers_a_round(study: tuple[Offer, bytes], tmp_path: Path
 def test_without_given_parts_it_could_not(study: tuple[Offer, bytes]) -> None:
     """What the test above shows does not hold by itself."""
     offer, parts = study
-    assert understand(offer, parts).manifest.digest == Manifest.from_dict(offer.manifest).digest
+    charter = charter_of(offer)
+    assert understand(offer, parts, charter).manifest.digest == Manifest.from_dict(offer.manifest).digest
     with pytest.raises(ModelError, match=r"has digest .*; the offer says"):
-        understand(bare(offer), None)
+        understand(bare(offer), None, charter)
 
 
 def bare(offer: Offer) -> Offer:

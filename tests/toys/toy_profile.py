@@ -48,10 +48,15 @@ def invite(
     """An invitation, signed."""
     paper = sign(key, OFFER, offer.to_dict())
     expires = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    named = bool(offer.config.get("bounds", {}).get("charter"))
-    charter = carry(sign_charter(key, default_charter()), shipped_folder()) if named else ""
-    made = Invitation(offer.study, "Ada", address, ca, "t" * 32, expires, paper, public_hex(key), charter)
+    words = "Ada", address, ca, "t" * 32, expires
+    made = Invitation(offer.study, *words, paper, public_hex(key), charter_of(offer, key))
     return sign(key, KIND, replace(made, **changes).to_content()).to_text()
+
+
+def charter_of(offer: Offer, key: Ed25519PrivateKey = KEY) -> str:
+    """The shipped charter as an invitation carries it; '' where the offer names none."""
+    named = bool(offer.config.get("bounds", {}).get("charter"))
+    return carry(sign_charter(key, default_charter()), shipped_folder()) if named else ""
 
 
 def make_profile(
