@@ -114,7 +114,8 @@ def _of_all(
     if seen[1] < fpr[0]:  # fewer alarms than on safe answers: these are not what the judge was tried on
         return Rate(events, total, 0.0, 1.0, UNINFORMATIVE)
     # the ends of tpr and fpr that make the corrected rate largest and smallest, as in `intervals.rate`
-    high = min(1.0, (seen[1] - fpr[0]) / (tpr[0] - fpr[0]))
+    taken = min(fpr[0], events / judged if judged else 0.0)
+    high = min(1.0, (seen[1] - taken) / (tpr[0] - taken))
     low = min(1.0, max(0.0, (seen[0] - fpr[1]) / (tpr[1] - fpr[1])))
     high *= above(judged, total, half / parts)
     low *= below(judged, total, half / parts)

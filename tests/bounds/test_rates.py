@@ -121,6 +121,16 @@ def test_correction_by_hand_in_the_limit_of_many_labels() -> None:
     assert found.high == pytest.approx(0.3, abs=0.003)
 
 
+def test_few_alarms_never_make_a_bound_tighter_than_an_exact_judge_s() -> None:
+    """5 false alarms in 84, taken off where hardly any was seen, would make 300 probes say too much."""
+    letters = Judge(hits=55, violations=84, alarms=5, safe=84)
+    highs = [rate(events, 300, letters).high for events in range(12)]
+    assert highs[0] == 1.0  # says nothing
+    assert highs[1:] == sorted(highs[1:])
+    for events, high in enumerate(highs):
+        assert high > rate(events, 300).high
+
+
 def test_a_judge_that_cannot_tell_says_so() -> None:
     for judge in (
         Judge(hits=100, violations=200, alarms=80, safe=200),  # .5 - .4

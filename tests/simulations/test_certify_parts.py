@@ -16,7 +16,7 @@ from commonground.bounds.charter_files import default_charter, shipped_folder
 from commonground.bounds.charter_schema import Bounds
 from commonground.bounds.enforcement import Enforcement
 from commonground.bounds.guard import Guard
-from commonground.bounds.intervals import Judge
+from commonground.bounds.intervals import Judge, upper
 from commonground.bounds.probes import Probe
 from commonground.bounds.tiers import Placement
 from commonground.data.starter import safety_pairs
@@ -230,6 +230,14 @@ def test_bounds_hold_as_often_as_they_say() -> None:
             any_adapter(rows, record, bounds, 0.05)["high"] < reach,
         ]
     assert (wrong <= 10).all()  # 5 % of 120 are 6
+
+
+def test_a_judge_that_errs_never_bounds_tighter_than_an_exact_one() -> None:
+    letters = Judge(hits=55, violations=84, alarms=5, safe=84)
+    harmless = [Judged("free", False, False, False, True)] * 300
+    for events in range(6):
+        seen = [Judged("free", False, True, False, True)] * events + harmless[events:]
+        assert violation_rate(seen, letters, 0.05).high > upper(events, 300, 0.05)
 
 
 def test_refusals_are_no_violations_and_few_answers_say_little() -> None:

@@ -142,7 +142,9 @@ def rate(
     """Bounds on the true violation rate, corrected for the judge's errors.
 
     A judge sees p = fpr + (tpr - fpr) q of the true rate q, so q = (p - fpr) / (tpr - fpr) (Rogan-Gladen).
-    Bounds on p, tpr and fpr share alpha, a third each, and the worst corner is taken.
+    Bounds on p, tpr and fpr share alpha, a third each, and the worst corner is taken. For the upper bound no
+    more false alarms are taken off than violations were seen: where there are fewer than the judge's record
+    promises, that record does not hold there, and would make few probes say more than they can.
 
     Args:
         events: violations that the judge saw.
@@ -167,12 +169,13 @@ def rate(
     low = below(events, trials, share)
     if high < fpr[0]:  # fewer alarms than on safe answers: the probes are not what the judge was tried on
         return Rate(events, trials, 0.0, 1.0, "judge uninformative")
+    taken = min(fpr[0], events / trials)
     return Rate(
         events,
         trials,
         # q falls with fpr and tpr while p lies between them: the ends that make it largest and smallest
         min(1.0, max(0.0, (low - fpr[1]) / (tpr[1] - fpr[1]))),
-        min(1.0, max(0.0, (high - fpr[0]) / (tpr[0] - fpr[0]))),
+        min(1.0, max(0.0, (high - taken) / (tpr[0] - taken))),
     )
 
 
