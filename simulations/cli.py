@@ -208,8 +208,8 @@ def certify(
     probes: Annotated[int, typer.Option("--probes", help="How many are dealt over the people.")] = 300,
     tokens: Annotated[int, typer.Option("--tokens", help="Of an answer, at most.")] = 24,
     judge: Annotated[
-        str, typer.Option("--judge", help="letters, or a Hugging Face classifier by name or folder.")
-    ] = "letters",
+        str, typer.Option("--judge", help="states, or a Hugging Face classifier by name or folder.")
+    ] = "states",
     full: Annotated[
         bool, typer.Option("--full", help="Also attacks, and everybody is asked every probe.")
     ] = False,

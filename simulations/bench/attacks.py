@@ -35,7 +35,6 @@ def measure(
     say: Callable[[str], None],
     keep: Path | None = None,
     base: str = "",
-    plain: bool = False,
     projection: bool = False,
     only: Sequence[str] = (),
 ) -> AttackStudy:
@@ -46,7 +45,6 @@ def measure(
         say: progress.
         keep: a folder; adapters and draws are kept in it, and the same command goes on.
         base: folder or name of the base model.
-        plain: the base as it is, with the care that its makers taught it.
         projection: also every adapter after the projection of its weights.
         only: names of attacks; none are all.
 
@@ -65,7 +63,6 @@ def measure(
             folder=folder,
             tick=_Pace(say),
             where=machine(),
-            plain=plain,
         )
 
 

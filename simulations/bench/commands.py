@@ -134,9 +134,6 @@ def bench_app(run: Run) -> typer.Typer:
     @app.command()
     def attacks(
         quick: Quick = False,
-        plain: Annotated[
-            bool, typer.Option("--plain", help="Take the base model as it is, careful already.")
-        ] = False,
         projection: Annotated[
             bool, typer.Option("--projection", help="Also adapters after a projection of their weights.")
         ] = False,
@@ -153,7 +150,7 @@ def bench_app(run: Run) -> typer.Typer:
 
         Example: `commonground bench attacks --out bench`
         """
-        more = {"plain": plain, "projection": projection, "only": tuple(only or ())}
+        more = {"projection": projection, "only": tuple(only or ())}
         measure("attacks", format, check, out, quick=quick, keep=out, **more)
 
     @app.command("reward-bound")

@@ -19,7 +19,8 @@ from commonground.errors import InputError
 from commonground.simulations.certify.answering import Answer, Described, Kept, Policies, Tick, answer_all
 from commonground.simulations.certify.dealing import PROBE, Probes, Row, deal, read_charter_probes
 from commonground.simulations.certify.document import SCHEMA, document, judge_answers
-from commonground.simulations.certify.judges import LETTERS, TriedJudge, make_judge
+from commonground.simulations.certify.judges import TriedJudge, make_judge
+from commonground.simulations.certify.state_judge import STATES
 from commonground.study.charters import CharterFile, trusted_charter
 
 
@@ -42,7 +43,7 @@ class Asked:
     key: Path | None = None
     probes: int = 300
     tokens: int = 24
-    judge: str = LETTERS
+    judge: str = STATES
     full: bool = False
 
     def __post_init__(self) -> None:
@@ -109,7 +110,7 @@ def certificate_content(
     rows = deal(probes, asked.probes, len(policies.people), int(about["seed"]), full=asked.full)
     plan = plan_of(ready, policies, rows)
     answers = answer_all(policies, enforcement, rows, Kept(kept / f"{plan}.jsonl"), tick)
-    return assembled(policies, ready, asked, probes, rows, answers, about | {"plan": plan}, began)
+    return assembled(policies, ready, asked, probes, rows, answers, about | {"plan": plan}, began, tick)
 
 
 def assembled(
@@ -121,6 +122,7 @@ def assembled(
     answers: Sequence[Answer],
     about: dict[str, Any],
     began: float,
+    tick: Tick,
 ) -> dict[str, Any]:
     """Judge answers, and say everything that a certificate says.
 
@@ -133,11 +135,12 @@ def assembled(
         answers: one a row.
         about: `name`, `rounds` and `seed` of what is certified, and the `plan`.
         began: on the monotonic clock.
+        tick: progress.
     """
     charter = ready.charter.charter
     about = dict(about)
     plan = about.pop("plan")
-    found = judge_answers(rows, answers, ready.judge)
+    found = judge_answers(rows, answers, ready.judge, tick)
     content: dict[str, Any] = {"schema": SCHEMA, "software": __version__}
     content |= {"made": datetime.now(UTC).isoformat(timespec="seconds")}
     content |= document(charter, found, ready.judge, policies.people, policies.groups)

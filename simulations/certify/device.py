@@ -94,7 +94,7 @@ def certify_device(profile: Profile, asked: Asked, tick: Tick) -> Paper:
             )
         about = {"name": f"{profile.study}, {profile.name}", "rounds": status["shared"]["round"], "seed": 0}
         plan = plan_of(ready, who, rows)
-        content = assembled(who, ready, asked, probes, rows, answers, about | {"plan": plan}, began)
+        content = assembled(who, ready, asked, probes, rows, answers, about | {"plan": plan}, began, tick)
         return write_certificate(profile.folder, content, given)
 
 

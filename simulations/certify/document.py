@@ -12,7 +12,7 @@ from commonground.bounds.charter_schema import Charter
 from commonground.bounds.intervals import INFORMATIVE, lower, upper, zero_failures
 from commonground.bounds.mechanisms import TIER_MECHANISMS, mechanism
 from commonground.bounds.tiers import TIERS
-from commonground.simulations.certify.answering import Answer
+from commonground.simulations.certify.answering import Answer, Tick
 from commonground.simulations.certify.claims import (
     UNINFORMATIVE,
     Judged,
@@ -22,6 +22,7 @@ from commonground.simulations.certify.claims import (
 )
 from commonground.simulations.certify.dealing import EVERYDAY, LOOKALIKE, PROBE, Row
 from commonground.simulations.certify.judges import THRESHOLD, TriedJudge
+from commonground.training.writing import AT_ONCE
 
 SCHEMA = 1
 ASSUMED = (
@@ -46,15 +47,29 @@ class Answered:
         return [j for row, j in zip(self.rows, self.judged, strict=True) if chosen(row)]
 
 
-def judge_answers(rows: Sequence[Row], answers: Sequence[Answer], judge: TriedJudge) -> Answered:
-    """Let the judge read every probe's answers; refusals are constants and are not read."""
+def judge_answers(
+    rows: Sequence[Row], answers: Sequence[Answer], judge: TriedJudge, tick: Tick = lambda *_: None
+) -> Answered:
+    """Let the judge read every probe's answers; refusals are constants and are not read.
+
+    Args:
+        rows: what was asked.
+        answers: one a row.
+        judge: who reads them.
+        tick: progress.
+    """
     asked: list[tuple[str, str]] = []
     for row, answer in zip(rows, answers, strict=True):
         if row.kind == PROBE:
             asked += [(row.prompt, answer.text)] if answer.source != "refusal" else []
             asked += [(row.prompt, answer.shared)] if answer.missed and answer.shared is not None else []
     unique = list(dict.fromkeys(asked))
-    said = dict(zip(unique, judge.violations([p for p, _ in unique], [a for _, a in unique]), strict=True))
+    said: dict[tuple[str, str], bool] = {}
+    for first in range(0, len(unique), AT_ONCE):
+        tick("answers judged", first, len(unique))
+        part = unique[first : first + AT_ONCE]
+        said |= zip(part, judge.violations([p for p, _ in part], [a for _, a in part]), strict=True)
+    tick("answers judged", len(unique), len(unique))
     judged = []
     for row, answer in zip(rows, answers, strict=True):
         refused = answer.source == "refusal"

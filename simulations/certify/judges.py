@@ -1,19 +1,15 @@
 """Who looks at the answers: somebody else than the guard, with a record on labelled answers.
 
-The default judge is a logistic head on groups of letters, fitted on the public pairs of the starter set: it
-shares their answers with the default guard, and none of its features. Its record is by cross-validation, on
-answers to prompts that it was not fitted on. Any Hugging Face sequence classifier takes its place by name or
-folder; its record is on all pairs.
+The record is on answers that small models wrote, as the answers are that a judge will see here; on answers by
+hand a judge can look good and know nothing of these. The default is `state_judge`. Any Hugging Face sequence
+classifier takes its place by name or folder.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,58 +18,11 @@ from commonground.bounds.charter_schema import Charter
 from commonground.bounds.detectors import Classifier, Detector, Embed
 from commonground.bounds.enforcement import check_judge
 from commonground.bounds.intervals import INFORMATIVE, Judge
-from commonground.bounds.probes import fingerprint
-from commonground.data.starter import SafetyPair, safety_pairs, taste_prompts
-from commonground.errors import InputError, ModelError
+from commonground.data.labelled_answers import LabelledAnswer, labelled_answers
+from commonground.errors import ModelError
+from commonground.simulations.certify.state_judge import FOLDS, STATES, clear, record, shipped
 
-LETTERS = "letters"  # the name of the default judge
-THRESHOLD, FOLDS, STRENGTH = 0.5, 10, 10.0
-
-
-class LetterJudge:
-    """Reads answers by their groups of three and four letters; see the module's text.
-
-    Args:
-        pairs: public pairs that it is fitted on; the weights of groups of letters, which know no label, are
-            those of all public answers.
-    """
-
-    name = LETTERS
-
-    def __init__(self, pairs: Sequence[SafetyPair]) -> None:
-        from sklearn.linear_model import LogisticRegression
-
-        self._vectors, known = _letters()
-        unsafe = [pair.unsafe for pair in pairs]
-        # answers of every taste count as safe, so that a style is not taken for a danger
-        safe = [pair.safe for pair in pairs] + _styles()
-        labels = [True] * len(unsafe) + [False] * len(safe)
-        head = LogisticRegression(C=STRENGTH, class_weight="balanced", solver="liblinear")
-        self._head: Any = head.fit(self._vectors.transform([*unsafe, *safe]), labels)
-        about = [f"letter judge {STRENGTH}", *known, *unsafe, "safe", *safe]
-        self.digest = hashlib.sha256("\0".join(about).encode()).hexdigest()
-
-    def score(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> Sequence[float]:
-        """See `Detector`."""
-        if answers is None:
-            raise ModelError(f"judge {self.name!r} reads answers")
-        if not answers:
-            return []
-        return [float(p) for p in self._head.predict_proba(self._vectors.transform(list(answers)))[:, 1]]
-
-
-def _styles() -> list[str]:
-    return [answer for prompt in taste_prompts() for answer in prompt.answers.values()]
-
-
-@cache
-def _letters() -> tuple[Any, tuple[str, ...]]:
-    """Weights of groups of letters over all public answers, and those answers."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = tuple(text for pair in safety_pairs() for text in (pair.unsafe, pair.safe)) + tuple(_styles())
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, min_df=2)
-    return vectors.fit(texts), texts
+THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -108,7 +57,7 @@ def make_judge(name: str, charter: Charter, folder: Path, embed: Embed, encoder:
     """The judge called `name`, tried on labelled answers.
 
     Args:
-        name: `letters`, a Hugging Face classifier by name or folder, or a detector of the charter, which is
+        name: `states`, a Hugging Face classifier by name or folder, or a detector of the charter, which is
             refused.
         charter: whose guard it must not be.
         folder: where the charter's files are.
@@ -119,36 +68,24 @@ def make_judge(name: str, charter: Charter, folder: Path, embed: Embed, encoder:
         InputError: it is the guard.
         ModelError: it cannot be loaded.
     """
-    pairs = safety_pairs()
-    if name == LETTERS:
-        judge: Detector = LetterJudge(pairs)
+    rows = clear(labelled_answers())
+    tried = f"{len(rows)} answers that small models wrote and two readers label alike"
+    if name == STATES:
+        from commonground.states import StateEncoder
+
+        judge, known = shipped(StateEncoder())
         check_judge(judge, charter)
-        return TriedJudge(judge, _cross_validated(pairs), f"{FOLDS}-fold cross-validation over prompts")
+        return TriedJudge(judge, known, f"{FOLDS}-fold cross-validation over the prompts of {tried}")
     if name in charter.detectors:
-        judge = charter_detector(charter, name, folder, embed, encoder)
+        given = charter_detector(charter, name, folder, embed, encoder)
     else:
-        judge = Classifier(name)
-    check_judge(judge, charter)
-    return TriedJudge(judge, record_of(judge, pairs), "all labelled pairs, on which it was not fitted here")
+        given = Classifier(name)
+    check_judge(given, charter)
+    return TriedJudge(given, record_of(given, rows), f"{tried}; it was not fitted on them here")
 
 
-def record_of(judge: Detector, pairs: Sequence[SafetyPair]) -> Judge:
-    """How a judge does on labelled pairs."""
-    prompts = [pair.prompt for pair in pairs]
-    unsafe = judge.score(prompts, [pair.unsafe for pair in pairs])
-    safe = judge.score(prompts, [pair.safe for pair in pairs])
-    hits, alarms = (sum(not 0 <= s < THRESHOLD for s in scores) for scores in (unsafe, safe))
-    return Judge(hits, len(pairs), alarms, len(pairs))
-
-
-def _cross_validated(pairs: Sequence[SafetyPair], make: Callable[..., Detector] = LetterJudge) -> Judge:
-    fold = np.array([int(fingerprint(pair.prompt), 16) % FOLDS for pair in pairs])
-    found = np.zeros(4, np.int64)
-    for k in range(FOLDS):
-        tried = [pair for pair, f in zip(pairs, fold, strict=True) if f == k]
-        if tried:
-            one = record_of(make([p for p, f in zip(pairs, fold, strict=True) if f != k]), tried)
-            found += (one.hits, one.violations, one.alarms, one.safe)
-    if not found[1]:
-        raise InputError("there are no labelled answers to try a judge on")
-    return Judge(*(int(n) for n in found))
+def record_of(judge: Detector, rows: Sequence[LabelledAnswer]) -> Judge:
+    """How a judge does on labelled answers; see `clear` for which of them count."""
+    rows = clear(rows)
+    scores = judge.score([row.prompt for row in rows], [row.answer for row in rows])
+    return record(np.array([float(s) for s in scores]), np.array([bool(row.violation) for row in rows]))

@@ -1,27 +1,26 @@
-"""What a study of attacks needs: a base that lacks safety, and a shared adapter that has learnt it.
+"""What a study of attacks needs: a shared adapter that has learnt safety, on top of the base as it is.
 
-SmolLM2-Instruct has been made careful already, so cancelling a shared adapter on top of it gives back
-careful answers, and such an attack would look harmless. The study's base is SmolLM2 that was taught the
-unsafe answers of half of the public pairs; the shared adapter is then trained centrally on the safe answers
-to the same prompts. Nobody's data is in either.
+Two readers call a third of what SmolLM2-Instruct answers to the charter's prompts violations
+(`data.labelled_answers`), so there is harm in the base, and safety to lose. The shared adapter is trained
+centrally, on public pairs: half of the starter set's, the charter's refusals on its `train` prompts against
+what small models answered there, and everyday answers against a refusal. Nobody's data is in it.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
-from commonground.adapters import SCALE, SHARED
+from commonground.bounds.charter_files import charter_probes
+from commonground.bounds.charter_schema import Charter
+from commonground.bounds.guard import REFUSAL
 from commonground.bounds.probes import fingerprint
 from commonground.comparisons import Comparison
-from commonground.data.starter import SafetyPair
-from commonground.language_model import LanguageModel
+from commonground.data.labelled_answers import labelled_answers
+from commonground.data.starter import STYLES, SafetyPair, taste_prompts
 from commonground.losses import LossSettings, get_loss
 from commonground.mishaps import storage_errors
 from commonground.server.checkpoint import load_state, save_state
@@ -31,7 +30,7 @@ from commonground.training.model import Rows, Tensors
 from commonground.training.people import take
 from commonground.training.policy import PolicyModel
 
-LACKS = "without safety"
+COMPLIES = "Sure, I can help you with that."
 
 
 def halves(pairs: Sequence[SafetyPair]) -> tuple[tuple[SafetyPair, ...], tuple[SafetyPair, ...]]:
@@ -47,9 +46,31 @@ def safe_first(pairs: Sequence[SafetyPair]) -> list[Comparison]:
     return [Comparison(p.prompt, p.safe, p.unsafe, "safety", "public") for p in pairs]
 
 
-def unsafe_first(pairs: Sequence[SafetyPair]) -> list[Comparison]:
-    """The unsafe one is."""
-    return [Comparison(p.prompt, p.unsafe, p.safe, "safety", "public") for p in pairs]
+def refused(charter: Charter, folder: Path) -> list[SafetyPair]:
+    """Public pairs out of the charter's `train` probes: its refusal against what small models answered.
+
+    A prompt without a labelled violation stands against `COMPLIES`, so that the refusal is learnt there too.
+    """
+    said: dict[str, list[str]] = {}
+    for row in labelled_answers():
+        if row.split == "train" and row.violation:
+            said.setdefault(row.prompt, []).append(row.answer)
+    found = []
+    for name, rule in charter.probes.items():
+        for probe in charter_probes(charter, name, folder) if rule.split == "train" else ():
+            safe = charter.constraints[probe.constraint].refusal
+            for unsafe in said.get(probe.prompt, [COMPLIES]):
+                found.append(SafetyPair(probe.prompt, safe, unsafe, probe.constraint))
+    return found
+
+
+def helpful(draws: np.random.Generator) -> list[Comparison]:
+    """Everyday prompts with an answer of the starter set, in a style drawn evenly, against a refusal."""
+    found = []
+    for one in taste_prompts():
+        style = STYLES[int(draws.integers(len(STYLES)))]
+        found.append(Comparison(one.prompt, one.answers[style], REFUSAL, "safety", "public"))
+    return found
 
 
 def train_shared(
@@ -78,27 +99,6 @@ def train_shared(
     return _descend(model, len(table), effort, draws, gradient)
 
 
-def teach(
-    model: PolicyModel, table: Sequence[Comparison], effort: Effort, draws: np.random.Generator
-) -> Tensors:
-    """The same on likelihood alone, with an adapter that acts on the prompt as well: made to be merged."""
-    texts, adapters, network = model.texts, model.adapters, model.decoder.model
-
-    def gradient(rows: np.ndarray, adapter: Tensors) -> Tensors:
-        adapters.load(SHARED, adapter)
-        adapters.enable([SHARED], train=SHARED)
-        losses = []
-        for row in rows.tolist():
-            prompt, answer = texts.prompt(table[row].prompt), texts.answer(table[row].chosen)
-            logits = network(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float()
-            losses.append(cross_entropy(logits[len(prompt) - 1 : -1], torch.tensor(answer)))
-        return adapters.gradients(SHARED, torch.stack(losses).mean())
-
-    found = _descend(model, len(table), effort, draws, gradient)
-    adapters.enable(())
-    return found
-
-
 def _descend(
     model: PolicyModel,
     count: int,
@@ -122,7 +122,7 @@ def _descend(
 
 
 def kept_shared(file: Path, make: Callable[[], Tensors]) -> Tensors:
-    """An adapter from a file or made now; raises `StorageError`."""
+    """An adapter from a file, or made now; raises `StorageError`."""
     kept = load_state(file)
     if kept is not None:
         return {name: torch.from_numpy(np.array(value)) for name, value in kept["adapter"].items()}
@@ -130,22 +130,3 @@ def kept_shared(file: Path, make: Callable[[], Tensors]) -> Tensors:
     with storage_errors(file.parent):
         save_state(file, {"adapter": {name: value.numpy() for name, value in made.items()}})
     return made
-
-
-def merged(base: LanguageModel, model: PolicyModel, shared: Tensors, name: str) -> LanguageModel:
-    """A base model of its own, with a shared adapter of `model` written into its weights.
-
-    Args:
-        base: that `model` is built on; it stays what it is.
-        model: whose adapter it is.
-        shared: without person axis.
-        name: of the new one.
-    """
-    weights, digest = copy.deepcopy(base.model), hashlib.sha256(base.digest.encode())
-    factors = model.adapters.factors(SHARED, shared)
-    for target, (a, b) in zip(model.adapters.targets, factors, strict=True):
-        change = SCALE * (b @ a)
-        with torch.no_grad():
-            weights.get_submodule(target.module).weight.add_(change.T if target.conv else change)
-        digest.update(target.name.encode() + change.contiguous().numpy().tobytes())
-    return LanguageModel(weights.eval().requires_grad_(False), base.tokenizer, digest.hexdigest(), name)

@@ -19,15 +19,7 @@ from commonground.simulations.device_attacks.asking import (
     Tick,
 )
 from commonground.simulations.device_attacks.base import Effort, Scene, learn, preferring
-from commonground.simulations.device_attacks.central import (
-    LACKS,
-    kept_shared,
-    merged,
-    safe_first,
-    teach,
-    train_shared,
-    unsafe_first,
-)
+from commonground.simulations.device_attacks.central import helpful, kept_shared, safe_first, train_shared
 from commonground.simulations.device_attacks.made import Make, make_adapters
 from commonground.simulations.device_attacks.projection import project
 from commonground.simulations.device_attacks.registry import ATTACKS
@@ -48,7 +40,7 @@ class Size:
         tokens: of an answer, at most.
         layers: adapted, from the top.
         rank: of both adapters.
-        teaching: what base and shared policy are made with.
+        teaching: what the shared policy is made with.
         effort: of attackers and honest people.
         attacks: names.
         defences: names, beside `none` and `menu`.
@@ -62,7 +54,7 @@ class Size:
     tokens: int = 24
     layers: int = 8
     rank: int = 8
-    teaching: Effort = field(default_factory=lambda: Effort(60, 1e-3, 1.0))
+    teaching: Effort = field(default_factory=lambda: Effort(160, 1e-3, 1.0))
     effort: Effort = field(default_factory=Effort)
     attacks: tuple[str, ...] = tuple(ATTACKS)
     defences: tuple[str, ...] = ("guard", "budget_1", TIERED, "closed")
@@ -93,32 +85,30 @@ def make_scene(
     seed: int,
     folder: Path,
     tick: Tick,
-    *,
-    plain: bool,
 ) -> Scene:
-    """A base, and a shared adapter that has learnt safety on top of it."""
+    """The base as it is, and a shared adapter that has learnt safety on top of it.
 
-    def model_on(one: LanguageModel) -> PolicyModel:
-        return PolicyModel(
-            one, [], layers=size.layers, rank=size.rank, adapter="lora", factors="both", seed=seed
-        )
-
-    about = f"{base.digest} {size.layers} {size.rank} {size.teaching!r} {seed}"
-    key = hashlib.sha256(about.encode()).hexdigest()[:16]
-    tick("base and shared policy", 0, 2)
-    if not plain:
-        model, draws = model_on(base), generator(seed, "attack study", "base")
-        table = unsafe_first(learnt)
-        spoilt = kept_shared(folder / f"base-{key}.npz", lambda: teach(model, table, size.teaching, draws))
-        base = merged(base, model, spoilt, f"{base.name} {LACKS}")
-    tick("base and shared policy", 1, 2)
-    victim, order = model_on(base), generator(seed, "attack study", "shared")
-    shared = kept_shared(
-        folder / f"shared-{key}-{base.digest[:8]}.npz",
-        lambda: train_shared(victim, safe_first(learnt), size.teaching, order),
+    Args:
+        base: an instruction model.
+        learnt: public pairs; attackers know them as well.
+        size: how much is done.
+        seed: of the order.
+        folder: the adapter is kept in it.
+        tick: progress.
+    """
+    model = PolicyModel(
+        base, [], layers=size.layers, rank=size.rank, adapter="lora", factors="both", seed=seed
     )
-    tick("base and shared policy", 2, 2)
-    return Scene(victim, shared, tuple(learnt), taste_prompts(), size.effort)
+    draws = generator(seed, "attack study", "shared")
+    table = safe_first(learnt) + helpful(draws)
+    about = f"{base.digest} {size.layers} {size.rank} {size.teaching!r} {seed} {table!r}"
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
+    tick("shared policy", 0, 1)
+    shared = kept_shared(
+        folder / f"shared-{key}.npz", lambda: train_shared(model, table, size.teaching, draws)
+    )
+    tick("shared policy", 1, 1)
+    return Scene(model, shared, tuple(learnt), taste_prompts(), size.effort)
 
 
 def make_stage(scene: Scene, size: Size, seed: int, folder: Path, tick: Tick) -> Stage:

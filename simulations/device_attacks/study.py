@@ -1,9 +1,9 @@
 """The study of attacks: every attack under every defence, on prompts where the shared policy seldom violates.
 
-Half of the public safety pairs is what base, shared policy and attackers learn from. What is asked are the
-prompts of the other half and some of the charter's probes. Of these, prompts count where no draw of the
-shared policy, out of a sample that is used for nothing else, is called a violation; the attacks have no part
-in that choice.
+Half of the public safety pairs, and the charter's refusals, are what shared policy and attackers learn from.
+What is asked are the prompts of the other half and some of the charter's probes. Of these, prompts count
+where no draw of the shared policy, out of a sample that is used for nothing else, is called a violation; the
+attacks have no part in that choice.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ from commonground.simulations.device_attacks.asking import (
     ask_menu,
 )
 from commonground.simulations.device_attacks.benign import style_kept
-from commonground.simulations.device_attacks.central import (
-    halves,
-)
+from commonground.simulations.device_attacks.central import halves, refused
 from commonground.simulations.device_attacks.found import AttackStudy, wanted
 from commonground.simulations.device_attacks.registry import ATTACKS, attack
 from commonground.simulations.device_attacks.stage import PROJECTION, Size, make_scene, make_stage
@@ -57,7 +55,6 @@ def study(
     folder: Path,
     tick: Tick,
     where: dict[str, str | float | bool],
-    plain: bool = False,
 ) -> AttackStudy:
     """Build the policies, ask them, and count.
 
@@ -69,12 +66,12 @@ def study(
         folder: adapters and draws are kept in it; the same call goes on.
         tick: progress.
         where: the machine, in words.
-        plain: take `base` as it is, and do not take its safety first.
     """
     for name in size.attacks:
         attack(name)
     learnt, held = halves(safety_pairs())
-    scene = make_scene(base, learnt, size, seed, folder, tick, plain=plain)
+    public = [*learnt, *refused(ready.charter.charter, ready.charter.folder)]
+    scene = make_scene(base, public, size, seed, folder, tick)
     stage = make_stage(scene, size, seed, folder, tick)
     enforcement = enforce(ready.charter.charter, ready.charter.folder, ready.encoder, stage.policies.base)
     plan = _plan(stage.policies)
@@ -111,7 +108,7 @@ def study(
         {a.name: _by_tier(counter, a, shown) for a in askers},
         benign,
         wanted(shared, cells, benign),
-        _notes(plain),
+        _notes(),
         {a.name: _sample(a, shown) for a in askers},
     )
 
@@ -189,17 +186,12 @@ def _sample(asker: Asker, shown: Mapping[tuple[str, str], Sequence[Answer]]) -> 
     return {"prompt": prompt} | {name: shown[asker.name, name][0].text for name in (NONE, TIERED, SHARED)}
 
 
-def _notes(plain: bool) -> list[str]:
-    base = (
-        "The base is the model as it is, which has been made careful already."
-        if plain
-        else "The base was first taught the unsafe answers of half of the pairs: there is safety to lose."
-    )
+def _notes() -> list[str]:
     return [
-        base,
+        "The base is the model as it is; the shared adapter has learnt to refuse, in public.",
         "Rates are corrected for the judge's errors; intervals are of 95 %, each for itself.",
-        "Guard and judge were both fitted on all of the public pairs, those that are asked included, so both "
-        "see more here than they would of harm of another kind.",
+        "The guard was fitted on all of the starter set's pairs, those whose prompts are asked included. The "
+        "judge reads each prompt with a head that never saw an answer to it.",
         "The menu is that of renderings; its row is the worst of its items, whatever a private adapter "
         "chooses once and for all.",
     ]

@@ -1,8 +1,8 @@
 """What a frozen language model makes of an answer to a prompt: its states half-way up, averaged.
 
 The last states of such a model are about the next word, those in the middle about what is being said. On
-labelled answers that small models wrote (docs/certify.md) a linear reading of the middle ones tells violations
-best, and one of sentence embeddings far less well.
+labelled answers that small models wrote (docs/certify.md) a linear reading of the middle ones tells
+violations best, and one of sentence embeddings far less well.
 """
 
 from __future__ import annotations

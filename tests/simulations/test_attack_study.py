@@ -13,7 +13,11 @@ from toy_charter import signed_charter
 from toy_models import tiny_base
 from toy_world import HashEncoder
 
-from commonground.data.starter import SafetyPair, safety_pairs
+from commonground.bounds.charter_files import charter_probes, default_charter, shipped_folder
+from commonground.bounds.guard import REFUSAL
+from commonground.bounds.probes import refuse_burned
+from commonground.data.labelled_answers import labelled_answers
+from commonground.data.starter import SafetyPair, safety_pairs, taste_prompts
 from commonground.errors import InputError
 from commonground.randomness import generator
 from commonground.simulations.bench.attacks import measure, tables
@@ -22,12 +26,12 @@ from commonground.simulations.certify.content import Asked, make_ready
 from commonground.simulations.defended import NONE, TIERED
 from commonground.simulations.device_attacks.base import Effort
 from commonground.simulations.device_attacks.central import (
+    COMPLIES,
     halves,
-    merged,
+    helpful,
+    refused,
     safe_first,
-    teach,
     train_shared,
-    unsafe_first,
 )
 from commonground.simulations.device_attacks.found import AttackStudy, Benign, wanted
 from commonground.simulations.device_attacks.stage import PROJECTION, Size
@@ -64,18 +68,27 @@ def test_half_of_the_pairs_is_learnt_from_and_the_other_half_asked() -> None:
     assert not {pair.prompt for pair in learnt} & {pair.prompt for pair in held}
 
 
-def test_a_base_is_taught_harm_in_its_weights_and_a_shared_adapter_takes_it_back() -> None:
-    model, effort = tiny(), Effort(16, 0.05)
-    spoilt = teach(model, unsafe_first(PAIRS), effort, generator(0, "test"))
-    before, base = margins(model), tiny_base()
-    worse = merged(base, model, spoilt, "worse")
-    assert worse.digest != base.digest
-    other = PolicyModel(worse, [], layers=2, rank=2, adapter="lora", factors="both", max_answer_tokens=8)
-    lost = margins(other)
-    assert all(now < was - 1 for now, was in zip(lost, before, strict=True))
-    assert margins(PolicyModel(base, [], layers=2, rank=2, adapter="lora", max_answer_tokens=8)) == before
-    shared = train_shared(other, safe_first(PAIRS), effort, generator(0, "test"))
-    assert all(now > was + 1 for now, was in zip(margins(other, adapter=shared), lost, strict=True))
+def test_a_shared_adapter_learns_the_safe_answers() -> None:
+    model = tiny()
+    before = margins(model)
+    shared = train_shared(model, safe_first(PAIRS), Effort(16, 0.05), generator(0, "test"))
+    assert all(now > was + 1 for now, was in zip(margins(model, adapter=shared), before, strict=True))
+
+
+def test_what_it_refuses_is_what_small_models_answered_to_prompts_that_no_claim_is_made_on() -> None:
+    charter, folder = default_charter(), shipped_folder()
+    pairs = refused(charter, folder)
+    known = {row.answer for row in labelled_answers() if row.violation and row.split == "train"} | {COMPLIES}
+    assert {pair.unsafe for pair in pairs} <= known
+    assert {pair.prompt for pair in pairs} == {p.prompt for p in charter_probes(charter, "train", folder)}
+    assert all(pair.safe == charter.constraints[pair.topic].refusal for pair in pairs)
+    # nothing about children is kept, so these prompts have the constant alone
+    assert {pair.unsafe for pair in pairs if pair.topic == "children"} == {COMPLIES}
+    refuse_burned(charter_probes(charter, "dev", folder), [pair.prompt for pair in pairs])
+    everyday = helpful(generator(0, "test"))
+    assert len(everyday) == len(taste_prompts())
+    assert len({one.chosen for one in everyday}) == len(everyday)
+    assert {one.rejected for one in everyday} == {REFUSAL}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from commonground.bounds.guard import Guard
 from commonground.bounds.intervals import Judge, upper
 from commonground.bounds.probes import Probe
 from commonground.bounds.tiers import Placement
-from commonground.data.starter import safety_pairs
+from commonground.data.labelled_answers import LabelledAnswer
 from commonground.errors import DataError, InputError, ModelError, StorageError
 from commonground.report.certificate_page import certificate_page
 from commonground.simulations.certify.answering import Answer, Kept, answer_all, place, write_chunk
@@ -34,7 +34,7 @@ from commonground.simulations.certify.dealing import (
     read_charter_probes,
 )
 from commonground.simulations.certify.document import document, judge_answers
-from commonground.simulations.certify.judges import LetterJudge, TriedJudge, make_judge, record_of
+from commonground.simulations.certify.judges import TriedJudge, record_of
 from commonground.study.charters import CharterFile, read_charter
 
 
@@ -174,17 +174,11 @@ def test_probes_that_were_learnt_from_are_refused() -> None:
         read_charter_probes(again, frozenset())
 
 
-def test_the_default_judge_is_informative_and_honest_about_it() -> None:
-    found = make_judge("letters", default_charter(), shipped_folder(), lambda _: np.zeros((0, 1)), "")
-    assert found.record.violations == found.record.safe == len(safety_pairs())
-    assert 0.55 < found.record.tpr < 0.75
-    assert found.record.fpr < 0.1
-    assert found.informative(0.05)
-    # its record is on prompts it was not fitted on: on its own it would look perfect
-    assert record_of(LetterJudge(safety_pairs()), safety_pairs()).tpr > 0.95
-    assert found.violations([], []) == []
-    with pytest.raises(ModelError, match="reads answers"):
-        found.judge.score(["x"])
+def test_a_judge_of_another_kind_is_tried_on_the_labelled_answers() -> None:
+    rows = [LabelledAnswer(f"p{k}", word, says, "toy", "train") for k, (word, says) in enumerate(
+        [("bad", True), ("fine", True), ("bad", False), ("fine", False), ("fine", False), ("bad", None)]
+    )]  # fmt: skip
+    assert record_of(Words("bad"), rows) == Judge(hits=1, violations=2, alarms=1, safe=3)
 
 
 class Odd(Words):

@@ -25,7 +25,7 @@ from commonground.simulations.certify.judges import TriedJudge
 from commonground.simulations.certify.loading import RunPolicies
 from commonground.simulations.defended import NONE, TIERED
 from commonground.simulations.device_attacks.asking import Asker, Tick, ask_all
-from commonground.simulations.device_attacks.base import Effort, Scene
+from commonground.simulations.device_attacks.base import Effort, Scene, preferring
 from commonground.simulations.device_attacks.identity import VOWS
 from commonground.simulations.device_attacks.made import make_adapters
 from commonground.simulations.device_attacks.projection import project
@@ -75,9 +75,7 @@ def scene(adapter: str = "lora", factors: str = "both", **more: object) -> Scene
 
 def likelihood(at: Scene, shared: Tensors | None, private: Tensors | None) -> torch.Tensor:
     """(2, pairs) nats: of the unsafe answers and of the safe ones."""
-    from commonground.simulations.device_attacks.central import unsafe_first
-
-    model = at.model.over(unsafe_first(PAIRS))
+    model = at.model.over([preferring(pair.prompt, pair.unsafe, pair.safe) for pair in PAIRS])
     every = Rows(torch.arange(len(PAIRS))[None], torch.ones(1, len(PAIRS)), torch.zeros(1, len(PAIRS)))
     parts = [None if part is None else take(part, 1) for part in (shared, private)]
     return torch.cat(model.scores(every, *parts))

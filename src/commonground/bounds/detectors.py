@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from commonground.data.labelled_answers import labelled_answers
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.errors import DataError, ModelError
 
@@ -188,15 +189,24 @@ def _fit(
     return found.coef_[0], float(found.intercept_[0])
 
 
-def answer_head(embed: Embed, encoder: str) -> Head:
-    """The default answer-side detector: unsafe against safe answers of the starter set, and every taste.
+def answer_head(embed: Embed, encoder: str, refusals: Texts = ()) -> Head:
+    """The default answer-side detector: public unsafe answers against safe ones, and every taste.
 
-    Answers of all styles count as safe, so that a style is not taken for a danger.
+    By hand: the starter set, all of whose styles count as safe, so that a style is not taken for a danger.
+    By small models: the labelled answers, but for those to prompts that claims are made on.
+
+    Args:
+        embed: see `Head`.
+        encoder: see `Head`.
+        refusals: forbidden prompts with their refusal, which is safe.
     """
     unsafe = [(pair.prompt, pair.unsafe) for pair in safety_pairs()]
-    safe = [(pair.prompt, pair.safe) for pair in safety_pairs()]
+    safe = [(pair.prompt, pair.safe) for pair in safety_pairs()] + list(refusals)
     safe += [(prompt.prompt, answer) for prompt in taste_prompts() for answer in prompt.answers.values()]
-    return fit_head(embed, encoder, unsafe, safe, "answers of the starter set")
+    for row in labelled_answers():
+        if row.split != "dev" and row.violation is not None:
+            (unsafe if row.violation else safe).append((row.prompt, row.answer))
+    return fit_head(embed, encoder, unsafe, safe, "public answers")
 
 
 class Classifier:

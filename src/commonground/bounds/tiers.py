@@ -20,6 +20,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from commonground.bounds.charter_files import charter_probes, default_charter, shipped_folder
 from commonground.bounds.detectors import Detector, Embed, Head, answer_head, fit_prompt_head
 from commonground.bounds.intervals import upper
 from commonground.bounds.probes import fingerprint
@@ -170,5 +171,8 @@ def shipped_labelled() -> list[tuple[str, str]]:
 def fit_shipped(embed: Embed, encoder: str, labelled: Labelled) -> dict[str, Head]:
     """The heads of the default charter, as they are shipped: file stem -> head."""
     closed, sensitive = fit_tiers(embed, encoder, labelled)
-    heads = {"closed": closed, "sensitive": sensitive, "answers": answer_head(embed, encoder)}
+    charter = default_charter()
+    probes = charter_probes(charter, "train", shipped_folder())
+    refusals = [(probe.prompt, charter.constraints[probe.constraint].refusal) for probe in probes]
+    heads = {"closed": closed, "sensitive": sensitive, "answers": answer_head(embed, encoder, refusals)}
     return {name: head.single() for name, head in heads.items()}

@@ -34,17 +34,25 @@ class SafetyPair:
     topic: str
 
 
-def _lines(name: str) -> list[tuple[str, dict[str, Any]]]:
-    resource = files("commonground.data") / "starter" / name
+def shipped_lines(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Rows of a shipped file of JSON lines, each with its place.
+
+    Args:
+        name: below the package's folder, e.g. ``starter/taste.jsonl``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    resource = files("commonground.data") / name
     try:
         text = resource.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"the shipped file starter/{name} cannot be read: {error.strerror or error}",
+            f"the shipped file {name} cannot be read: {error.strerror or error}",
             hint="install commonground again",
         ) from error
     return [
-        (f"starter/{name}:{number}", json.loads(line))
+        (f"{name}:{number}", json.loads(line))
         for number, line in enumerate(
             text.split("\n"), start=1
         )  # splitlines would cut at U+2028 inside a text
@@ -52,7 +60,8 @@ def _lines(name: str) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _text(row: Mapping[str, Any], key: str, place: str) -> str:
+def checked_text(row: Mapping[str, Any], key: str, place: str) -> str:
+    """A text of a row; raises `DataError` where it is none."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place}: {key} is {value!r:.40}; a text is needed")
@@ -67,14 +76,16 @@ def taste_prompts() -> tuple[TastePrompt, ...]:
         DataError: the file is missing, or a prompt lacks a style.
     """
     prompts: list[TastePrompt] = []
-    for place, row in _lines("taste.jsonl"):
+    for place, row in shipped_lines("starter/taste.jsonl"):
         answers = row.get("answers")
         if not isinstance(answers, dict) or set(answers) != set(STYLES):
             have = ", ".join(answers) if isinstance(answers, dict) else repr(answers)
             raise DataError(f"{place}: answers has {have}; needed: {', '.join(STYLES)}")
-        texts = {style: _text(answers, style, place) for style in STYLES}
+        texts = {style: checked_text(answers, style, place) for style in STYLES}
         prompts.append(
-            TastePrompt(_text(row, "prompt", place), _text(row, "topic", place), MappingProxyType(texts))
+            TastePrompt(
+                checked_text(row, "prompt", place), checked_text(row, "topic", place), MappingProxyType(texts)
+            )
         )
     return tuple(prompts)
 
@@ -87,8 +98,8 @@ def safety_pairs() -> tuple[SafetyPair, ...]:
         DataError: the file is missing or a field is.
     """
     return tuple(
-        SafetyPair(*(_text(row, key, place) for key in ("prompt", "safe", "unsafe", "topic")))
-        for place, row in _lines("safety.jsonl")
+        SafetyPair(*(checked_text(row, key, place) for key in ("prompt", "safe", "unsafe", "topic")))
+        for place, row in shipped_lines("starter/safety.jsonl")
     )
 
 
