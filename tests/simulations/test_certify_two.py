@@ -64,7 +64,7 @@ def test_a_certificate_of_two_policies(charter: Path, tmp_path: Path) -> None:
     [kept] = (tmp_path / "out" / "certify").iterdir()
     answers = [a for line in kept.read_text().splitlines() for a in json.loads(line)["answers"]]
     assert all(UNSAFE not in answer["text"].split() for answer in answers)
-    assert [name for name in dict.fromkeys(name for name, _, _ in told)] == [
+    assert list(dict.fromkeys(name for name, _, _ in told)) == [
         "prompts placed", "answers", "answers judged"
     ]  # fmt: skip
     assert ("answers", len(answers), len(answers)) in told

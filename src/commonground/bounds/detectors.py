@@ -3,9 +3,10 @@
 A detector is frozen and reads texts with base weights alone, so no private weight can touch it; its digest is
 over everything that its scores depend on. The default is a logistic head on frozen embeddings and words,
 fitted on public answers, by hand and by small models. By cross-validation it catches 58 % of the starter
-set's unsafe answers, at 26 % of the safe answers to the same prompts and 0.7 % of answers that differ in taste
-alone; of what small models answer to forbidden prompts that it has not seen it catches 51 % of the violations,
-at 27 % of the rest. That is half of a guard. What it misses is measured by another judge, never by itself.
+set's unsafe answers, at 26 % of the safe answers to the same prompts and 0.7 % of answers that differ in
+taste alone; of what small models answer to forbidden prompts that it has not seen it catches 51 % of the
+violations, at 27 % of the rest. That is half of a guard. What it misses is measured by another judge, never
+by itself.
 """
 
 from __future__ import annotations
