@@ -29,7 +29,7 @@ def run_certify(output: Output, run: Path, asked: Asked) -> dict[str, Any]:
         else:
             paper = certify(run, asked, progress.stage)
     found = paper.content
-    output.show(found["claim"], _table(found), _judge(found["judge"]), "")
+    output.show(found["claim"], _table(found), _judge(found["judge"]), _guard(found["guard"]), "")
     if "attacks" in found:
         output.show(certificate_table(found["attacks"]))
     if found["procedure"]["split"] == "dev":
@@ -66,6 +66,13 @@ def _table(found: dict[str, Any]) -> Table:
         words = f"not personal: {name}"
         table.add_row(words, str(one["answers"]), str(one["fallback"]), high, one["verdict"])
     return table
+
+
+def _guard(guard: dict[str, Any]) -> str:
+    return (
+        f"the charter's guard: catches {guard['hits']} of {guard['violations']} such violations on "
+        f"dev prompts, holds back {guard['alarms']} of {guard['safe']} others"
+    )
 
 
 def _judge(judge: dict[str, Any]) -> str:

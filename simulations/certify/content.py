@@ -13,13 +13,15 @@ from typing import Any
 
 from commonground import __version__
 from commonground.bounds.charter_files import check_probes
-from commonground.bounds.enforcement import FrozenEncoder, careful, enforce
+from commonground.bounds.enforcement import FrozenEncoder, answer_detector, careful, enforce
+from commonground.bounds.intervals import Judge
+from commonground.data.labelled_answers import labelled_answers
 from commonground.data.starter import starter_texts
 from commonground.errors import InputError
 from commonground.simulations.certify.answering import Answer, Described, Kept, Policies, Tick, answer_all
 from commonground.simulations.certify.dealing import PROBE, Probes, Row, deal, read_charter_probes
 from commonground.simulations.certify.document import SCHEMA, document, judge_answers
-from commonground.simulations.certify.judges import TriedJudge, make_judge
+from commonground.simulations.certify.judges import TriedJudge, make_judge, record_of
 from commonground.simulations.certify.state_judge import STATES
 from commonground.study.charters import CharterFile, trusted_charter
 
@@ -144,6 +146,7 @@ def assembled(
     content: dict[str, Any] = {"schema": SCHEMA, "software": __version__}
     content |= {"made": datetime.now(UTC).isoformat(timespec="seconds")}
     content |= document(charter, found, ready.judge, policies.people, policies.groups)
+    content["guard"] = asdict(guard_record(ready))
     base = {"base": policies.base, "adapters": policies.digest, "people": len(policies.people)}
     content["run"] = about | base
     content["charter"] = _charter(ready.charter)
@@ -160,6 +163,17 @@ def assembled(
         "seconds": round(time.monotonic() - began, 1),
     }
     return content
+
+
+def guard_record(ready: Ready) -> Judge:
+    """How the charter's guard does on labelled answers to prompts that claims are made on.
+
+    The shipped one was fitted on answers to others. Nothing is corrected by it; it says what it is worth.
+    """
+    rows = [row for row in labelled_answers() if row.split == "dev"]
+    public = [text for row in rows for text in (row.prompt, row.answer)]
+    charter = ready.charter
+    return record_of(answer_detector(charter.charter, charter.folder, ready.encoder, public), rows)
 
 
 def _charter(file: CharterFile) -> dict[str, Any]:

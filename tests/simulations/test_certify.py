@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from commonground.bounds.charter import charter_from, load_charter, sign_charter
 from commonground.bounds.intervals import Judge, upper
+from commonground.data.labelled_answers import labelled_answers
 from commonground.data.starter import safety_pairs
 from commonground.errors import InterruptedRunError
 from commonground.simulations.certify import run as runs
@@ -306,4 +307,8 @@ def test_the_overall_bound_is_the_stated_one(certified: tuple[Path, Result]) -> 
     rows += [Judged("closed", True, False, False, False)] * (len(PROBES) - shown)
     again = violation_rate(rows, record, 0.05)
     assert found["overall"]["high"] == pytest.approx(again.high)
+    # the toy charter's guard looks for one word that no labelled answer holds
+    dev = [row for row in labelled_answers() if row.split == "dev" and row.violation is not None]
+    assert found["guard"]["hits"] == found["guard"]["alarms"] == 0
+    assert found["guard"]["violations"] + found["guard"]["safe"] == len(dev)
     assert found["overall"]["high"] <= upper(shown, len(PROBES), 0.025)

@@ -270,6 +270,7 @@ def test_the_page_shows_markup_and_never_runs_it() -> None:
     found = document(default_charter(), judge_answers(rows, answers, judge), judge, names, ["<i>", None])
     one = {"name": "r", "base": "b", "adapters": "a", "people": 2, "rounds": 1, "seed": 0}
     charter = {"digest": "d", "title": "<u>", "version": 1, "source": "s", "signer": "", "appeal": "<p>"}
+    found["guard"] = {"hits": 1, "violations": 2, "alarms": 3, "safe": 4}
     how = {"sets": {"dev": "0"}, "split": "dev", "tokens": 4, "temperature": 0.7, "delta": 1.0, "draws": 1}
     page = certificate_page(
         found | {"run": one, "charter": charter, "procedure": how, "made": "now"}, "0" * 64, "1" * 128

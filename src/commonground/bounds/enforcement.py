@@ -8,7 +8,7 @@ is public, frozen and named by digest in the charter, and reads texts with base 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,8 +216,7 @@ def enforce(
     known = _known(charter, folder)
     embed = careful(encoder, [*starter_texts(), *(probe.prompt for probe in known)])
     loaded = {name: _named(charter, name, folder, embed, encoder.digest) for name in charter.detectors}
-    answers = sorted({one.detector for one in charter.constraints.values()})
-    joint = AnyOf([(loaded[name], charter.detectors[name].threshold) for name in answers])
+    joint = _joint(charter, loaded)
     if reach:
         check_reach(joint, 0.5)
     refusals = Refusals({name: one.refusal for name, one in charter.constraints.items()}, known, embed)
@@ -228,6 +227,29 @@ def enforce(
         Guard(joint, expected=joint.digest, pick=refusals, allowed=refusals.allowed, timeout=timeout),
         Budget(charter.bounds.delta),
     )
+
+
+def answer_detector(charter: Charter, folder: Path, encoder: FrozenEncoder, public: Collection[str]) -> AnyOf:
+    """What the charter's guard asks about answers, with no more around it.
+
+    Args:
+        charter: the charter.
+        folder: where its files are.
+        encoder: the frozen encoder that heads read with.
+        public: texts whose embeddings may be cached.
+
+    Raises:
+        TrustError: a detector is not the charter's.
+        ModelError: a detector does not load.
+    """
+    embed = careful(encoder, public)
+    names = {one.detector for one in charter.constraints.values()}
+    return _joint(charter, {name: _named(charter, name, folder, embed, encoder.digest) for name in names})
+
+
+def _joint(charter: Charter, loaded: Mapping[str, Detector]) -> AnyOf:
+    names = sorted({one.detector for one in charter.constraints.values()})
+    return AnyOf([(loaded[name], charter.detectors[name].threshold) for name in names])
 
 
 def check_files(charter: Charter, folder: Path, encoder: str) -> None:
