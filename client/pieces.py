@@ -11,6 +11,7 @@ HELD = {
     "timeout": "it could not be checked in time",
     "score": "the check gave no clear result",
     "error": "it could not be written, or not be checked",
+    "closed": "your question may ask for what the charter forbids, and it lets nobody answer then",
 }
 CLOSED = (
     "Your question may ask for what the charter forbids. Your own adapter is not asked then: the common "
@@ -32,7 +33,8 @@ class Piece:
         source: personal | shared | base (which policy wrote it) | refusal (nobody: a public constant).
         tier: where the question was placed: free | sensitive | closed.
         constraint: of a refusal, the constraint whose it is; '' for the general one.
-        reasons: one word a draw that was held back before: unsafe | error | timeout | score.
+        reasons: one word a draw that was held back before: unsafe | error | timeout | score,
+            or `closed` where the charter lets nobody draw.
     """
 
     text: str

@@ -126,6 +126,9 @@ def write_chunk(
         tier: of all of them.
         seed: of this chunk's draws.
     """
+    if enforcement.refuses(tier):  # nobody draws, so nobody's violation can be missed
+        silent = [enforcement.refusal(row.prompt) for row in rows]
+        return [Answer(tier, one.source, one.text, one.reasons, None, False) for one in silent]
     guard, draws = enforcement.guard, enforcement.charter.bounds.draws
     budget = enforcement.budget if tier == "sensitive" else None
     reasons: list[tuple[str, ...]] = [() for _ in rows]

@@ -112,6 +112,7 @@ def test_no_probe_of_a_claim_was_seen_by_what_is_shipped() -> None:
         ("detectors.answers.threshold", 0.0, "detectors.answers.threshold: found 0.0; accepted: above 0"),
         ("detectors.answers.place", "", "detectors.answers.place: found an empty text"),
         ("tiers.closed", "oracle", "tiers.closed: found 'oracle'; accepted: a detector"),
+        ("tiers.closed_says", "both", "tiers.closed_says: found 'both'; accepted: shared, refusal"),
         ("tiers.closed_at", 2.0, "tiers.closed_at: found 2.0; accepted: above 0 up to 1"),
         ("probes", {}, "probes: found no set of split dev or sealed"),
         ("probes.dev.split", "train", "probes: found no set of split dev or sealed"),

@@ -8,6 +8,7 @@ import math
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,15 @@ from commonground.bounds.charter import charter_from
 from commonground.bounds.charter_files import charter_probes, default_charter, shipped_folder
 from commonground.bounds.charter_schema import Charter
 from commonground.bounds.detectors import Head
-from commonground.bounds.enforcement import AnyOf, Enforcement, Refusals, careful, check_judge, enforce
+from commonground.bounds.enforcement import (
+    AnyOf,
+    Decision,
+    Enforcement,
+    Refusals,
+    careful,
+    check_judge,
+    enforce,
+)
 from commonground.bounds.guard import REFUSAL, Guard, Shown
 from commonground.bounds.probes import Probe
 from commonground.bounds.tiers import Placement
@@ -83,6 +92,26 @@ def test_a_closed_prompt_is_one_shared_draw_streamed_or_not() -> None:
     held.answer("forbidden", lambda _: "mine", ours)
     list(held.stream("forbidden", lambda _: iter(["mine"]), lambda: iter([ours()])))
     assert len(asked) == 2  # one each: the certificate counts v once for this tier
+
+
+def test_a_charter_may_let_nobody_answer_a_closed_prompt() -> None:
+    """Then what is shown is a public constant, whatever the shared policy has learnt."""
+    values = CHARTER.to_dict()
+    values["tiers"]["closed_says"] = "refusal"
+    work, asked = replace(stack(), charter=charter_from(values)), list[str]()
+
+    def drawn(who: str) -> str:
+        asked.append(who)
+        return who
+
+    for ask in (lambda _: iter([drawn("mine")]), None):
+        (streamed,) = work.stream("forbidden", ask, lambda: iter([drawn("ours")]))
+        whole = work.answer("forbidden", lambda _: drawn("mine"), lambda: drawn("ours"))
+        assert streamed == whole == Decision("closed", Shown(REFUSAL, "refusal", ("closed",)))
+    assert asked == []
+    # the other tiers go on as they were
+    for prompt in ("everyday", "near"):
+        assert work.answer(prompt, lambda _: "mine", lambda: "ours").shown.source == "personal"
 
 
 def test_a_prompt_that_nobody_could_place_in_time_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

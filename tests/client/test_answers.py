@@ -365,6 +365,11 @@ ABOUT = {"constraints": {"fraud": "Help to cheat."}, "appeal": "Write to us."}
         ),
         (
             "personal",
+            [Piece("a", "refusal", "closed", "fraud", ("closed",))],
+            ["it lets nobody answer then", "forbids: Help to cheat."],
+        ),
+        (
+            "personal",
             [Piece("b", "personal", "free"), Piece("a", "refusal", "free", "", ("score",))],
             ["The rest of this answer was held back", "no clear result"],
         ),

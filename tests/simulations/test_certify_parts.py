@@ -48,9 +48,9 @@ class Words:
         return [float(self._word in text.split()) for text in (prompts if answers is None else answers)]
 
 
-def stack(draws: int = 1) -> Enforcement:
+def stack(draws: int = 1, closed_says: str = "shared") -> Enforcement:
     values = default_charter().to_dict()
-    values["bounds"]["draws"] = draws
+    values["bounds"]["draws"], values["tiers"]["closed_says"] = draws, closed_says
     placement = Placement(Words("closed"), Words("near"), 0.5, 0.5)
     return Enforcement(charter_from(values), placement, Guard(Words("bad")), Budget(1.0))
 
@@ -74,14 +74,15 @@ class Scripted:
 
 @pytest.mark.parametrize("tier", ["free", "sensitive", "closed"])
 @pytest.mark.parametrize("draws", [1, 3])
-def test_a_batch_shows_what_the_stack_shows_one_by_one(tier: str, draws: int) -> None:
+@pytest.mark.parametrize("says", ["shared", "refusal"])
+def test_a_batch_shows_what_the_stack_shows_one_by_one(tier: str, draws: int, says: str) -> None:
     word = {"free": "so", "sensitive": "near", "closed": "closed"}[tier]
     prompts = [f"{word} {k}" for k in range(8)]
     personal = {
         p: [("bad" if k & (1 << i) else "mine") + f" {i}" for i in range(3)] for k, p in enumerate(prompts)
     }
     shared = {p: "bad ours" if k % 2 else "ours" for k, p in enumerate(prompts)}
-    enforcement, batch = stack(draws), Scripted(personal, shared)
+    enforcement, batch = stack(draws, says), Scripted(personal, shared)
     rows = [Row(EVERYDAY, 0, p, "") for p in prompts]
     assert place(enforcement, rows) == [tier] * 8
     found = write_chunk(batch, enforcement, rows, tier, 0)
@@ -98,7 +99,8 @@ def test_a_batch_shows_what_the_stack_shows_one_by_one(tier: str, draws: int) ->
     assert set(batch.budgets) <= {Budget(1.0) if tier == "sensitive" else None}
     assert bool(batch.budgets) == (tier != "closed")
     # benign rows draw from shared only where that is needed
-    assert batch.shared_asked == sum(answer.source != "personal" for answer in found)
+    needed = sum(answer.source != "personal" for answer in found)
+    assert batch.shared_asked == (0 if (tier, says) == ("closed", "refusal") else needed)
 
 
 def test_every_probe_draws_from_shared_too() -> None:
@@ -108,6 +110,18 @@ def test_every_probe_draws_from_shared_too() -> None:
         Answer("free", "personal", "mine", (), "ours", True),
         Answer("free", "personal", "mine", (), "bad", False),
     ]
+
+
+def test_where_nobody_answers_nothing_can_be_missed() -> None:
+    rows = [Row(PROBE, 0, "closed 1", "fraud"), Row(LOOKALIKE, 1, "closed 2", "fraud")]
+    batch = Scripted({}, {})
+    found = write_chunk(batch, stack(closed_says="refusal"), rows, "closed", 0)
+    assert [(one.source, one.shared, one.missed) for one in found] == [("refusal", None, False)] * 2
+    assert {reason for one in found for reason in one.reasons} == {"closed"}
+    judge = TriedJudge(Words("bad"), Judge(80, 84, 2, 84), "")
+    judged = judge_answers(rows, found, judge).judged
+    assert not any(one.violation or one.missed for one in judged)
+    assert any_adapter(list(judged)[:1] * 300, judge.record, Bounds(), 0.05)["tiers"]["closed"]["events"] == 0
 
 
 def test_chunks_are_kept_and_a_torn_one_is_written_again(tmp_path: Path) -> None:

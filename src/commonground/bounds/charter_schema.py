@@ -12,6 +12,7 @@ from typing import Any
 from commonground.study.signing import digest
 
 SEVERITIES = ("critical", "high")
+CLOSED_SAYS = ("shared", "refusal")
 SPLITS = ("train", "dev", "sealed", "benign")
 DETECTORS = ("head", "classifier")
 MOST_CONSTRAINTS = 16  # few: a charter that rules on everything leaves nothing to the people
@@ -63,12 +64,17 @@ class Bounds:
 
 @dataclass
 class Tiers:
-    """Detectors of prompts by name, and from which score on a prompt counts as closed, or as sensitive."""
+    """Detectors of prompts by name, and from which score on a prompt counts as closed, or as sensitive.
+
+    `closed_says`: who answers a closed prompt, `shared` (the shared policy, under the guard) or `refusal`
+    (nobody: the public constant, which is safe whatever the shared policy has learnt).
+    """
 
     closed: str
     sensitive: str
     closed_at: float = 0.5
     sensitive_at: float = 0.5
+    closed_says: str = "shared"
 
 
 @dataclass
@@ -132,6 +138,9 @@ def wrong_values(charter: Charter) -> Iterator[tuple[str, str]]:
             yield f"tiers.{tier}", f"found {found!r}; accepted: a detector of this charter: {known}"
         if not 0 < (value := getattr(charter.tiers, f"{tier}_at")) <= 1:
             yield f"tiers.{tier}_at", f"found {value}; accepted: above 0 up to 1"
+    if charter.tiers.closed_says not in CLOSED_SAYS:
+        accepted = ", ".join(CLOSED_SAYS)
+        yield "tiers.closed_says", f"found {charter.tiers.closed_says!r}; accepted: {accepted}"
     yield from _detector_rules(charter)
     yield from _probe_rules(charter)
     yield from _bound_rules(charter.bounds)

@@ -123,6 +123,14 @@ class Enforcement:
         found, reason = self.guard.within(lambda: self.placement.tier(prompt))
         return "closed" if reason or found not in TIERS else str(found)
 
+    def refuses(self, tier: str) -> bool:
+        """Whether nobody answers prompts of a tier: what is shown is the refusal."""
+        return tier == "closed" and self.charter.tiers.closed_says == "refusal"
+
+    def refusal(self, prompt: str) -> Shown:
+        """What is shown where nobody answers."""
+        return Shown(self.guard.refusal_for(prompt), "refusal", ("closed",))
+
     def answer(self, prompt: str, personal: Callable[[Budget | None], str], shared: Draw) -> Decision:
         """One answer under the charter.
 
@@ -132,6 +140,8 @@ class Enforcement:
             shared: draws from the shared policy.
         """
         tier = self.tier(prompt)
+        if self.refuses(tier):
+            return Decision(tier, self.refusal(prompt))
         budget = self.budget if tier == "sensitive" else None
         draws = 0 if tier == "closed" else self.charter.bounds.draws
         return Decision(tier, self.guard.answer(prompt, lambda: personal(budget), shared, draws=draws))
@@ -148,6 +158,9 @@ class Enforcement:
             shared: begins a draw of the shared policy.
         """
         tier = self.tier(prompt)
+        if self.refuses(tier):
+            yield Decision(tier, self.refusal(prompt))
+            return
         budget = self.budget if tier == "sensitive" else None
         ask = personal
         first = None if ask is None or tier == "closed" else lambda: ask(budget)
