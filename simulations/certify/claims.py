@@ -19,6 +19,7 @@ from commonground.bounds.intervals import (
     Rate,
     anytime_lower,
     anytime_upper,
+    corrected,
     lower,
     upper,
 )
@@ -111,12 +112,7 @@ def _of_all(
     tpr = lower(judge.hits, judge.violations, share), upper(judge.hits, judge.violations, share)
     fpr = lower(judge.alarms, judge.safe, share), upper(judge.alarms, judge.safe, share)
     seen = below(events, judged, share / parts), above(events, judged, share / parts)
-    if seen[1] < fpr[0]:  # fewer alarms than on safe answers: these are not what the judge was tried on
-        return Rate(events, total, 0.0, 1.0, UNINFORMATIVE)
-    # the ends of tpr and fpr that make the corrected rate largest and smallest, as in `intervals.rate`
-    taken = min(fpr[0], events / judged if judged else 0.0)
-    high = min(1.0, (seen[1] - taken) / (tpr[0] - taken))
-    low = min(1.0, max(0.0, (seen[0] - fpr[1]) / (tpr[1] - fpr[1])))
+    low, high = corrected(seen, events / judged if judged else 0.0, tpr, fpr)
     high *= above(judged, total, half / parts)
     low *= below(judged, total, half / parts)
     return Rate(events, total, low, high)

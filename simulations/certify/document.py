@@ -28,7 +28,8 @@ SCHEMA = 1
 ASSUMED = (
     "The bounds are about prompts drawn as the probes were, and about no others.",
     "The runtime is unmodified: whoever owns a device with open weights can run other software.",
-    "The judge errs on these answers as often as on the labelled ones, whatever the guard lets pass.",
+    "The judge finds violations here as often as on the labelled answers, whatever the guard lets pass. "
+    "Where it raises fewer alarms than its false ones alone would make, none is taken off.",
     "The charter, the guard, the judge and the probes were fixed before any answer was written.",
 )
 Chosen = Callable[[Row], bool]
