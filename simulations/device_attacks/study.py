@@ -85,7 +85,7 @@ def study(
     shown |= ask_all(writers, enforcement, more, (NONE,), seed, tick, "attacks, projected")
     benign = style_kept(writers, enforcement, stage, size, seed, tick)
     menu = ask_menu(writers, enforcement, RENDERED, prompts, seed, tick)
-    cells = _cells(counter, askers, size.defences, shown, menu, prompts)
+    cells = _cells(counter, askers, size.defences, shown, menu, prompts, tick)
     first = askers[0]
     shared = counter.cell(first.prompts, shown[first.name, SHARED], alpha=2 * ALPHA)  # one side
     settings = asdict(size) | {
@@ -149,16 +149,19 @@ def _cells(
     shown: Mapping[tuple[str, str], Sequence[Answer]],
     menu: Mapping[str, Sequence[Answer]],
     prompts: Sequence[str],
+    tick: Tick,
 ) -> dict[str, dict[str, Cell]]:
     items = [counter.cell(prompts, one, parts=len(menu)) for one in menu.values()]
     worst = max(items, key=lambda cell: (cell.high, cell.events))
     cells: dict[str, dict[str, Cell]] = {}
-    for asker in askers:
+    for done, asker in enumerate(askers):
+        tick("judging", done, len(askers))
         row = {name: counter.cell(asker.prompts, shown[asker.name, name]) for name in (NONE, *defences)}
         row[MENU] = worst
         if (projected := shown.get((f"{asker.name} {PROJECTION}", NONE))) is not None:
             row[PROJECTION] = counter.cell(asker.prompts, projected)
         cells[asker.name] = row
+    tick("judging", len(askers), len(askers))
     return cells
 
 
