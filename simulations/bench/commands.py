@@ -161,7 +161,7 @@ def bench_app(run: Run) -> typer.Typer:
             typer.Option("--pairs", help="A .jsonl(.gz) of safety comparisons; default: hh_harmless."),
         ] = None,
         language_model: Annotated[
-            bool, typer.Option("--language-model", help="SmolLM2 reads the replies too (half an hour once).")
+            bool, typer.Option("--language-model", help="SmolLM2 reads the replies too (ten minutes once).")
         ] = False,
         check: Check = False,
         out: Out = None,

@@ -24,7 +24,6 @@ from commonground.data.dialogue import opening
 from commonground.data.pairs import read_pairs
 from commonground.embeddings import Encoder
 from commonground.errors import DataError
-from commonground.language_model import packaged_folder
 from commonground.simulations.bench.machine import machine
 from commonground.simulations.bench.measured import Bar, Barred
 from commonground.simulations.bench.reward_defences import (
@@ -42,6 +41,7 @@ from commonground.simulations.bench.reward_defences import (
 from commonground.simulations.bench.reward_defences import Table as Found
 from commonground.simulations.bench.reward_splits import LAYOUTS, Floats, Pairs, learn
 from commonground.simulations.bench.view import bar_table, heading
+from commonground.states import BREAK, StateEncoder
 
 VARIABLE, PLACE = "COMMONGROUND_DATA", Path("hh_harmless") / "pairs.jsonl.gz"
 MULTIPLES = (0.125, 0.25, 0.5, 1.0)  # c; as limits on a margin 0.25, 0.5, 1 and 2 medians, as in the trial
@@ -149,7 +149,7 @@ def load(file: Path, say: Say, *, language_model: bool = False) -> Pairs:
     Args:
         file: of the pairs.
         say: progress.
-        language_model: True puts `pooled` states of SmolLM2 behind the embeddings of MiniLM.
+        language_model: True puts `pooled` states of SmolLM2 (`StateEncoder`) behind MiniLM's embeddings.
 
     Raises:
         DataError: there are fewer than 100 usable pairs.
@@ -158,9 +158,10 @@ def load(file: Path, say: Say, *, language_model: bool = False) -> Pairs:
     if len(rows) < 100:
         raise DataError(f"{file} has {len(rows)} usable pairs; at least 100 are needed")
     texts = [r.chosen for r in rows] + [r.rejected for r in rows]
-    vectors = _embedded("", texts, say)
+    vectors = Encoder().embed(texts, told(say)).astype(np.float64)
     if language_model:
-        states = pooled(_embedded(str(packaged_folder()), texts, say))
+        read = StateEncoder().embed([BREAK + text for text in texts], told(say)).astype(np.float64)
+        states = pooled(read)
         size = np.linalg.norm(vectors[: len(rows)] - vectors[len(rows) :], axis=1)
         own = np.linalg.norm(states[: len(rows)] - states[len(rows) :], axis=1)
         vectors = np.concatenate([vectors, states * np.sqrt((size**2).mean() / (own**2).mean())], axis=1)
@@ -169,11 +170,9 @@ def load(file: Path, say: Say, *, language_model: bool = False) -> Pairs:
     return Pairs(vectors[: len(rows)], vectors[len(rows) :], length, talks.astype(np.int64))
 
 
-def _embedded(base: str, texts: list[str], say: Say) -> Floats:
-    def told(done: int, total: int) -> None:
-        say(f"embedding replies: {done} of {total}")
-
-    return Encoder(base).embed(texts, told).astype(np.float64)
+def told(say: Say) -> Callable[[int, int], None]:
+    """Progress of an encoder, in words."""
+    return lambda done, total: say(f"embedding replies: {done} of {total}")
 
 
 def pooled(states: Floats) -> Floats:

@@ -226,7 +226,7 @@ def test_a_language_model_s_states_stand_behind_the_embeddings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reward_bound, "Encoder", HashEncoder)
-    monkeypatch.setattr(reward_bound, "packaged_folder", lambda: tmp_path)
+    monkeypatch.setattr(reward_bound, "StateEncoder", HashEncoder)
     file = write_pairs(tmp_path / "pairs.jsonl.gz", 120)
     plain = reward_bound.load(file, lambda _: None)
     both = reward_bound.load(file, lambda _: None, language_model=True)
