@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from commonground.bounds.intervals import INFORMATIVE, Judge
 from commonground.data.labelled_answers import LabelledAnswer, labelled_answers
 from commonground.errors import ModelError
 from commonground.simulations.certify.state_judge import FOLDS, STATES, clear, record, shipped
+from commonground.states import StateEncoder
 
 THRESHOLD = 0.5
 
@@ -71,9 +73,7 @@ def make_judge(name: str, charter: Charter, folder: Path, embed: Embed, encoder:
     rows = clear(labelled_answers())
     tried = f"{len(rows)} answers that small models wrote and two readers label alike"
     if name == STATES:
-        from commonground.states import StateEncoder
-
-        judge, known = shipped(StateEncoder())
+        judge, known = shipped(_states())
         check_judge(judge, charter)
         return TriedJudge(judge, known, f"{FOLDS}-fold cross-validation over the prompts of {tried}")
     if name in charter.detectors:
@@ -82,6 +82,11 @@ def make_judge(name: str, charter: Charter, folder: Path, embed: Embed, encoder:
         given = Classifier(name)
     check_judge(given, charter)
     return TriedJudge(given, record_of(given, rows), f"{tried}; it was not fitted on them here")
+
+
+@cache
+def _states() -> StateEncoder:
+    return StateEncoder()  # once a process: it takes seconds to load
 
 
 def record_of(judge: Detector, rows: Sequence[LabelledAnswer]) -> Judge:
