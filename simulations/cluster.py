@@ -16,6 +16,8 @@ from typing import Any
 
 from commonground.errors import InputError
 
+STARTS = 2  # tries to start Ray on a busy machine
+SLOW = "timed out during startup"  # how Ray says that it was too slow
 GRACE = 5.0  # seconds that Ray's processes get to end by themselves
 ANSWER = 5.0  # seconds in which the head of a cluster must say that it is there
 
@@ -145,7 +147,7 @@ def _init(cpus: int, address: str) -> None:
             ) from error
     else:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
-        ray.init(
+        _start(
             address="local",  # and not whichever cluster was last started on this machine
             runtime_env={"env_vars": variables},
             num_cpus=cpus,
@@ -155,6 +157,32 @@ def _init(cpus: int, address: str) -> None:
         )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+def _start(**how: Any) -> None:
+    """Start Ray, again where it was too slow: it waits half a minute for its own parts, and no longer.
+
+    Raises:
+        InputError: it was too slow each time.
+    """
+    import psutil
+    import ray
+
+    before = set(psutil.Process().children(recursive=True))
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**how)
+            return
+        except Exception as error:  # Ray's own type here
+            if SLOW not in str(error):
+                raise
+            if not left:
+                raise InputError(
+                    f"Ray did not start within its half minute, {STARTS} times: this machine is too busy",
+                    hint="the same command goes on; fewer jobs beside it, or fewer processes, would help",
+                ) from error
+        _end(before)  # half a cluster is none
+        gc.collect()
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from commonground.randomness import normal
 from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
 from commonground.settings import to_yaml
+from commonground.simulations import cluster as ray_cluster
 from commonground.simulations import shards
 from commonground.simulations.cli import app
 from commonground.simulations.cluster import ENVIRONMENT, ray_running
@@ -117,6 +118,7 @@ def gone(told: str, kind: str = "") -> bool:
 ENDED = """
 import json, os, signal, sys
 import psutil
+from commonground.simulations import cluster as ray_cluster
 from commonground.simulations import shards
 from commonground.simulations.cli import main
 
@@ -398,6 +400,35 @@ def test_a_run_of_two_shards_is_that_of_one_process(kit: Kit, two: Run, tmp_path
         assert result["privacy"] == two[1]["privacy"]
         assert result["egress"]["messages"] == two[1]["egress"]["messages"]
     assert ray_children() == []
+
+
+def test_ray_that_is_too_slow_to_start_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits 30 seconds for its own parts, whatever else the machine does."""
+    import ray
+
+    tries: list[int] = []
+
+    def start(fails: int, words: str) -> Callable[..., None]:
+        def init(**how: object) -> None:
+            tries.append(1)
+            if len(tries) <= fails:
+                raise Exception(words)
+
+        return init
+
+    slow = "The current node timed out during startup. This could happen because"
+    monkeypatch.setattr(ray, "init", start(1, slow))
+    ray_cluster._start(num_cpus=1)
+    assert len(tries) == 2
+    tries.clear()
+    monkeypatch.setattr(ray, "init", start(9, slow))
+    with pytest.raises(InputError, match="did not start within its half minute, 2 times"):
+        ray_cluster._start(num_cpus=1)
+    tries.clear()
+    monkeypatch.setattr(ray, "init", start(9, "something else"))
+    with pytest.raises(Exception, match="something else"):
+        ray_cluster._start(num_cpus=1)
+    assert len(tries) == 1
 
 
 @pytest.mark.slow
