@@ -71,7 +71,10 @@ def test_same_seed_same_bytes_in_process_and_on_ray(
     monkeypatch.undo()
     assert dict(os.environ) == variables
     captured = capfd.readouterr()
-    assert captured.out + captured.err == ""
+    said = captured.out + captured.err
+    assert toy_device.SECRET not in said
+    # on a busy machine Ray may complain of its dashboard, which nobody asked for
+    assert said == "" or said.startswith("Failed to start the dashboard")
 
 
 def test_a_finished_job_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPa
 def other_process(cache: str, ready: Any, out: Any) -> None:
     import os
 
+    torch.set_num_threads(1)  # a pool of threads does not survive the fork, and would be waited for
     os.environ["COMMONGROUND_CACHE"] = cache
     ready.wait()
     out.put({s: {n: v.numpy() for n, v in one.items()} for s, one in made().items()})
