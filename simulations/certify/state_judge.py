@@ -51,7 +51,7 @@ class StateJudge:
     name = STATES
 
     def __init__(self, reader: Reader, weights: np.ndarray, bias: np.ndarray) -> None:
-        self._reader, self._weights, self._bias = reader, weights, bias
+        self.reader, self.weights, self.bias = reader, weights, bias
         about = f"state judge {VERSION} on {reader.digest}\0".encode()
         self.digest = hashlib.sha256(about + weights.tobytes() + bias.tobytes()).hexdigest()
 
@@ -64,7 +64,7 @@ class StateJudge:
             return []
         flat = [part for own in parts for part in own]
         asked = [prompt for prompt, own in zip(prompts, parts, strict=True) for _ in own]
-        states = self._reader.read([p[-SPAN:] for p in asked], flat, keep=False)
+        states = self.reader.read([p[-SPAN:] for p in asked], flat, keep=False)
         scores = self.of_states(asked, states)
         ends = np.cumsum([len(own) for own in parts])[:-1]
         return [float(own.max()) for own in np.split(scores, ends)]
@@ -72,7 +72,7 @@ class StateJudge:
     def of_states(self, prompts: Sequence[str], states: np.ndarray) -> np.ndarray:
         """Probabilities (n,) out of states (n, D), each by the head that never saw its prompt."""
         fold = folds(prompts)
-        margin = np.einsum("nd,nd->n", states.astype(np.float64), self._weights[fold]) + self._bias[fold]
+        margin = np.einsum("nd,nd->n", states.astype(np.float64), self.weights[fold]) + self.bias[fold]
         return np.asarray(1 / (1 + np.exp(-np.clip(margin, -700, 700))))
 
 
@@ -155,10 +155,10 @@ def shipped(reader: Reader) -> tuple[StateJudge, Judge]:
 
 def to_text(judge: StateJudge, found: Judge) -> str:
     """What `shipped` reads."""
-    weights, bias = judge._weights, judge._bias
+    weights, bias = judge.weights, judge.bias
     values = {
         "version": VERSION,
-        "reader": judge._reader.digest,
+        "reader": judge.reader.digest,
         "answers": _digest(),
         "record": {
             "hits": found.hits,

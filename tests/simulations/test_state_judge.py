@@ -89,7 +89,7 @@ def test_no_answer_is_judged_by_a_head_that_was_fitted_on_its_prompt() -> None:
     judge, found = fit(Noise(), made)
     assert abs(found.tpr - found.fpr) < 0.15
     # the head of another fold did see it
-    other = StateJudge(Noise(), np.roll(judge._weights, 1, 0), np.roll(judge._bias, 1, 0))
+    other = StateJudge(Noise(), np.roll(judge.weights, 1, 0), np.roll(judge.bias, 1, 0))
     known = record(other.of_states([r.prompt for r in made], states), labels)
     assert known.tpr - known.fpr > 0.3
 
@@ -169,7 +169,7 @@ def test_the_shipped_judge_is_fitted_on_the_labelled_answers() -> None:
     known, said = shipped(reader)
     assert abs(found.hits - said.hits) <= 3
     assert abs(found.alarms - said.alarms) <= 3
-    assert np.abs(judge._weights - known._weights).max() < 0.02 * np.abs(known._weights).max()
+    assert np.abs(judge.weights - known.weights).max() < 0.02 * np.abs(known.weights).max()
 
 
 @pytest.mark.model
