@@ -37,6 +37,7 @@ from commonground.client.renew import renew
 from commonground.errors import CommonGroundError, InputError, StorageError
 from commonground.files import sync_folder, write_atomically
 from commonground.mishaps import storage_errors
+from commonground.own_folders import make_draft, marked, remove_draft, unmark
 from commonground.study.invitation import Invitation
 from commonground.study.public_parts import FILE as PARTS_FILE
 from commonground.study.signing import fingerprint
@@ -112,6 +113,7 @@ def join(
             profile = enrol(client, invitation, key, draft.folder)
             profile.save()
             os.rename(draft.folder, target)
+            unmark(target)
             sync_folder(target.parent)
     return replace(profile, folder=target)
 
@@ -165,7 +167,7 @@ class Draft:
         self.again = found is not None
         if found is None:
             self.forget()
-            self.folder.mkdir(mode=0o700)
+            make_draft(self.folder).close()
             found = new_node_key(self.folder / "node.key")
             write_atomically(self.folder / "ca.crt", self._invitation.ca.encode())
             raw = make_key(self.folder, self._choices.passphrase, keyring=self._choices.keyring)
@@ -185,22 +187,24 @@ class Draft:
         try:
             yield
         except RefusedError:
-            self.forget()
+            with suppress(StorageError):
+                self.forget()
             raise
         except BaseException as error:
             never = isinstance(error, LaterError) or (isinstance(error, UnreachableError) and not error.sent)
             if not self.again and (never or not self.asked):
-                self.forget()
+                with suppress(StorageError):
+                    self.forget()
             raise
 
     def forget(self) -> None:
         """Leave nothing; a key in the keyring goes first."""
         from commonground.client.keys import destroy_key
 
-        if self.folder.exists():
+        if marked(self.folder):
             with suppress(CommonGroundError):
                 destroy_key(self.folder)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        remove_draft(self.folder)
 
     def _earlier(self) -> ec.EllipticCurvePrivateKey | None:
         try:

@@ -12,7 +12,6 @@ after that leaves to do is done when the same command is given again.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ from commonground.client.profile import FILE, Profile, read_profile
 from commonground.errors import InputError
 from commonground.files import sync_folder, write_atomically
 from commonground.mishaps import storage_errors
+from commonground.own_folders import make_draft, remove_draft
 from commonground.study.invitation import Invitation
 from commonground.study.public_parts import FILE as PARTS_FILE
 from commonground.study.signing import fingerprint
@@ -98,11 +98,11 @@ def renew(
             try:
                 enrol(client, invitation, key, draft).save()
             except (RefusedError, LaterError):
-                shutil.rmtree(draft)
+                remove_draft(draft)
                 raise
             except UnreachableError as error:
                 if not error.sent:
-                    shutil.rmtree(draft)
+                    remove_draft(draft)
                 raise
         _accept(folder, choices.passphrase, invitation, cap)
         os.rename(draft, folder / READY)
@@ -122,7 +122,7 @@ def finish(folder: Path) -> bool:
         if (ready / name).exists():
             os.replace(ready / name, folder / name)
     sync_folder(folder)
-    shutil.rmtree(ready)
+    remove_draft(ready)
     return True
 
 
@@ -136,9 +136,8 @@ def _prepare(
         known = None
     if known is not None:
         return known
-    if draft.exists():
-        shutil.rmtree(draft)
-    draft.mkdir(mode=0o700)
+    remove_draft(draft)
+    make_draft(draft).close()
     key = new_node_key(draft / "node.key")
     write_atomically(draft / "ca.crt", invitation.ca.encode())
     if parts is not None:

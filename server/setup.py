@@ -9,9 +9,8 @@ import copy
 import math
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -24,10 +23,11 @@ from threadpoolctl import threadpool_limits
 from commonground.comparisons import TAGS, Comparison
 from commonground.config import Config
 from commonground.data.starter import safety_pairs
-from commonground.errors import ConfigError, InputError, RunFolderError
+from commonground.errors import ConfigError, InputError, RunFolderError, StorageError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.mishaps import storage_errors
+from commonground.own_folders import make_draft, remove_draft, sweep_drafts, unmark
 from commonground.recipe import make_plan, resolve
 from commonground.rules import value_of
 from commonground.server.audit import Audit
@@ -122,15 +122,20 @@ def init_study(folder: Path, wanted: Wanted, progress: Progress | None = None) -
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunFolderError(f"{folder} is there already; a new or an empty folder is needed")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{folder.name}.init-*"):  # of an init that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.init-", dir=folder.parent))
+        prefix = f".{folder.name}.init-"
+        sweep_drafts(folder.parent, prefix)  # of an init that was killed
+        draft = folder.parent / f"{prefix}{secrets.token_hex(4)}"
+        held = make_draft(draft)
         try:
             _fill(draft, wanted, config, given, host, closes, progress)
             os.rename(draft, folder)
+            unmark(folder)
         except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
+            held.close()
+            with suppress(StorageError):
+                remove_draft(draft)
             raise
+        held.close()
 
 
 def _check_rounds(wanted: Wanted, config: Config) -> None:

@@ -139,9 +139,13 @@ class RunFolder:
                     folder.rmdir()
 
     def _sweep(self) -> None:
-        """Remove the half files of a run that was killed while it wrote one."""
-        for file in (*self.path.glob("*.part"), *self.path.glob(".*.part"), *self.state.glob("**/*.part")):
-            file.unlink(missing_ok=True)
+        """Remove the half files of a run that was killed while it wrote one, and no other file."""
+        if self.path.is_symlink() or self.state.is_symlink():
+            return
+        named = [self.path / f"{name}.part" for name in (CONFIG, EVENTS, RESULT)]
+        for file in (*named, *self.path.glob(f".{REPORT}.*.part"), *self.state.glob("**/*.part")):
+            if file.is_file() or file.is_symlink():
+                file.unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's result, or None; raises `RunFolderError` if the file is damaged."""

@@ -12,6 +12,7 @@ import numpy as np
 from commonground.adapters import PRIVATE, SHARED, ModelCard
 from commonground.data.starter import STYLES, taste_prompts
 from commonground.evaluation.writing import on_topic_share, repetition, style_rate, words
+from commonground.own_folders import numbered
 from commonground.simulations.measure import Policy
 from commonground.simulations.world import World
 from commonground.training.policy import PolicyModel
@@ -112,7 +113,7 @@ def save_adapters(world: World, policies: Mapping[str, Policy], folder: Path) ->
     Args:
         world: the world of a policy run.
         policies: as in `write_samples`.
-        folder: `shared/` and `private/PERSON/` are written into it.
+        folder: `shared/` and `private/p0001/` ... are written into it; the id of a person stands in a file.
     """
     model, config = _model(policies), world.config
     claim, own = world.claim, world.private_claim
@@ -125,7 +126,8 @@ def save_adapters(world: World, policies: Mapping[str, Policy], folder: Path) ->
     for place, person in enumerate(world.evaluated[:PEOPLE].tolist()):
         tensors = {key: value[place] for key, value in (personal.private or {}).items()}
         card = ModelCard(config.rounds, 1, own.epsilon, own.delta, own.unit, words)
-        model.adapters.save(PRIVATE, tensors, folder / "private" / world.population.people[person].id, card)
+        whose = world.population.people[person].id
+        model.adapters.save(PRIVATE, tensors, folder / "private" / numbered(place), card, whose)
 
 
 def liked_style(world: World, person: int) -> str | None:

@@ -1,6 +1,7 @@
 """The two adapters: every trap of PEFT that the trial met is a test here."""
 
 import copy
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from torch import Tensor
 from toy_models import tiny_gpt2, tiny_llama
 
 from commonground.adapter_targets import find_targets, orthonormal
-from commonground.adapters import FORMS, SCALE, Adapters, ModelCard
-from commonground.errors import InputError, ModelError
+from commonground.adapters import FORMS, SCALE, WRITTEN, Adapters, ModelCard
+from commonground.errors import InputError, ModelError, RunFolderError
 
 IDS = torch.tensor([[1, 4, 2, 6, 3]])
 CARD = ModelCard(rounds=3, people=7, epsilon=8.0, delta=1e-3, unit="person", data="starter")
@@ -342,3 +343,20 @@ def test_a_model_card_quotes_no_epsilon_that_is_not_claimed(
     adapters.save("shared", adapters.initial("shared"), tmp_path / "shared", replace(CARD, epsilon=epsilon))
     text = (tmp_path / "shared" / "README.md").read_text()
     assert f"| epsilon, delta | {words}" in text
+
+
+def test_saving_takes_nobody_elses_folder_away(tmp_path: Path) -> None:
+    """Class of fault: a folder is removed because something else is to stand in its place."""
+    adapters = build(tiny_llama())
+    thesis = tmp_path / "mine" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("three years")
+    private = filled(adapters, "private", 1)
+    with pytest.raises(RunFolderError, match=r"holds 'thesis\.txt', which this run did not write"):
+        adapters.save("private", private, tmp_path / "mine", CARD, "../../ana")
+    assert thesis.read_text() == "three years"
+    for _ in range(2):  # an earlier adapter of ours is replaced
+        adapters.save("private", private, tmp_path / "p0001", CARD, "../../ana\n")
+    assert json.loads((tmp_path / "p0001" / "person.json").read_text()) == {"person": "../../ana\n"}
+    assert "ana" not in (tmp_path / "p0001" / "README.md").read_text()
+    assert {path.name for path in (tmp_path / "p0001").iterdir()} == set(WRITTEN)

@@ -9,7 +9,7 @@ coefficients on public style adapters.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import json
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +26,15 @@ from commonground.adapter_forms import Core, FixedA, Form, Lora, Merged, Styles
 from commonground.adapter_targets import find_targets
 from commonground.errors import InputError, ModelError
 from commonground.given import Parts, close_part
+from commonground.own_folders import remove_known
 
 SHARED, PRIVATE = "shared", "private"
 FORMS = ("lora", "core", "styles")
 # what trains in the shared adapter
 FACTORS: dict[str, type[FixedA] | type[Lora]] = {"one": FixedA, "both": Lora, "merged": Merged}
 SCALE = 2.0
+WHOSE = "person.json"  # whose private adapter this is
+WRITTEN = ("adapter_config.json", "adapter_model.safetensors", "README.md", WHOSE)  # all that `save` writes
 BASES = "bases."  # of the names of public parts that are an adapter's public matrices
 
 
@@ -228,10 +231,28 @@ class Adapters:
         found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         return form.pull(dict(zip(form.trained, found, strict=True)))
 
-    def save(self, part: str, tensors: Mapping[str, Tensor], folder: Path, card: ModelCard) -> None:
+    def save(
+        self,
+        part: str,
+        tensors: Mapping[str, Tensor],
+        folder: Path,
+        card: ModelCard,
+        whose: str | None = None,
+    ) -> None:
         """Write one adapter in PEFT's layout with a model card; `PeftModel.from_pretrained` loads it.
 
         Only `part` is written (PEFT's default writes every adapter, the private one too).
+
+        Args:
+            part: which adapter.
+            tensors: of it.
+            folder: where it goes; of an earlier adapter there nothing is left. No part of it may come from
+                data: number the folders of people (`own_folders.numbered`).
+            card: what the adapter says about itself.
+            whose: a person's id, kept in `person.json` beside a private adapter.
+
+        Raises:
+            RunFolderError: something else is in that place; it is left alone.
         """
         before = self.read(part)
         self.load(part, tensors)
@@ -243,8 +264,9 @@ class Adapters:
             # "auto" would ask the hub whether the vocabulary was resized: nothing may phone home
             self._peft.save_pretrained(work, selected_adapters=[part], save_embedding_layers=False)
             (Path(work) / part / "README.md").write_text(_card_text(part, self, card), encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
+            if whose is not None:
+                (Path(work) / part / WHOSE).write_text(json.dumps({"person": whose}) + "\n", encoding="utf-8")
+            remove_known(folder, WRITTEN)
             (Path(work) / part).rename(folder)
         self.load(part, before)
 
