@@ -16,11 +16,8 @@ import numpy as np
 
 from commonground.comparisons import TAGS, Tag
 from commonground.errors import ModelError
+from commonground.exact import exact_product
 from commonground.given import ASK, CLOSE, Parts, part
-
-# Rows that are multiplied together, always as many: BLAS adds in another order when there are fewer, and a
-# person's own table must have the same bits as hers among everybody's.
-BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,13 @@ class PublicBasis:
         return hashlib.sha256(self.matrix.tobytes() + np.float64(self.scale).tobytes()).hexdigest()
 
     def features(self, embeddings: np.ndarray, dims: int | None = None) -> np.ndarray:
-        """Features (n, dims or d) float32 of embeddings (n, D); a text's own, whatever is beside it."""
-        matrix = (self.matrix if dims is None else self.matrix[:, :dims]) * np.float32(self.scale)
-        found = np.empty((len(embeddings), matrix.shape[1]), np.float32)
-        for first in range(0, len(embeddings), BLOCK):
-            part = embeddings[first : first + BLOCK]
-            block = np.zeros((BLOCK, embeddings.shape[1]), embeddings.dtype)
-            block[: len(part)] = part
-            found[first : first + BLOCK] = (block @ matrix)[: len(part)]
-        return found
+        """Return features (n, dims or d) float32 of embeddings (n, D).
+
+        A text has the same bits alone and among others, on every processor that has the same embedding and
+        matrix: a device knows one person's texts, a simulation everybody's.
+        """
+        matrix = self.matrix if dims is None else self.matrix[:, :dims]
+        return np.asarray(exact_product(embeddings, matrix) * self.scale, np.float32)
 
 
 def basis_within(
