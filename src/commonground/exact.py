@@ -20,9 +20,9 @@ def exact_product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return `rows @ matrix`, each entry a function of its own row and column alone, bit for bit.
 
     Each row and each column is scaled by a power of two of its own and rounded to b = (53 - log2 D) / 2 bits:
-    22 for D = 384. With the largest size m of an entry of the row, and c of the column, an entry of the result
-    is within D 2^(2 - b) m c of the truth, and typically within 2^-b m times the length of the column: about
-    what single precision gives.
+    22 for D = 384. With m the largest size of an entry of the row, and c of the column, an entry of the
+    result is within D 2^(2 - b) m c of the truth, and typically within 2^-b m times the length of the column:
+    about what single precision gives.
 
     Args:
         rows: (n, D) real numbers. A row with one that is not finite gives nan.

@@ -137,6 +137,7 @@ def test_features_of_fewer_directions_are_the_first_ones() -> None:
     np.testing.assert_allclose(few, basis.features(texts[0])[:, :2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("dims", [None, 8])
 def test_a_text_has_the_same_features_alone_and_among_others(dims: int | None) -> None:
     """A device knows one person's texts, a simulation everybody's: bit for bit the same features."""
