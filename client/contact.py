@@ -97,7 +97,7 @@ def _told(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, OSError) as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if _is_about_the_certificate(error):
             raise TrustError(
                 f"{client_host(url)} does not show the certificate of this study: {_reason(error)}",
                 hint="look at this machine's clock; else somebody may be in between: ask the operator",
@@ -165,6 +165,16 @@ def check_clock(response: httpx.Response, now: datetime | None = None) -> None:
         f"at most {SKEW / 60:.0f} are accepted",
         hint="set the clock (timedatectl set-ntp true), then try again",
     )
+
+
+def _is_about_the_certificate(error: BaseException) -> bool:
+    """Whether TLS refused the server's certificate, however deep httpx has wrapped that."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return True
+        inner = inner.__cause__ or inner.__context__
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from commonground.client.database import Failure, now
 from commonground.client.feedback import OWNER
 from commonground.client.outbox import Sent
 from commonground.client.store import Store
-from commonground.errors import PrivacyError
+from commonground.errors import PrivacyError, Reason
 from commonground.manifest import Sealed
 from commonground.privacy.accounting import Charge, epsilon_composed
 from commonground.privacy.banded import may_join
@@ -182,6 +182,7 @@ class DeviceLedger:
                 f"the offer counts on sampling at rate {terms.charge.sampling:g}, unit {terms.claim.unit}; "
                 "accepted: rate 1 and unit person, because a real device is not drawn in secret",
                 hint="the operator has to make an offer without amplification",
+                reason=Reason.AMPLIFIED,
             )
         known = "SELECT offer, round, tensors FROM uploads WHERE scope = ? AND key = ?"
         joined = "SELECT COUNT(*), COALESCE(MAX(round), 0) FROM uploads WHERE scope = ? AND offer = ?"
@@ -201,6 +202,7 @@ class DeviceLedger:
                         f"{count} round(s), in round {last} lately; accepted: at most {terms.most}, any two "
                         f"at least {terms.separation} apart",
                         hint="wait for a later round, or for a new offer",
+                        reason=Reason.TOO_OFTEN,
                     )
                 run(
                     "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -245,6 +247,7 @@ class DeviceLedger:
             f"release {upload.release.version} was answered before, and these are not its bytes or they are "
             "no longer kept; a second message for one release is never made",
             hint="the operator has to make a new release",
+            reason=Reason.ANSWERED,
         )
 
     def _reached(self, step: str) -> None:

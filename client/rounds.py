@@ -22,7 +22,7 @@ from commonground.client.learner import Arrays, Insecure, Understood, seal_answe
 from commonground.client.lives import NEW_SHARED, Life, Lives
 from commonground.client.profile import Profile
 from commonground.client.store import Store
-from commonground.errors import CommonGroundError, EgressError, InputError, PrivacyError, TrustError
+from commonground.errors import CommonGroundError, EgressError, InputError, PrivacyError, Reason, TrustError
 from commonground.manifest import Manifest, Sealed, reopen
 from commonground.study.release import Release, check_release
 from commonground.training.client_half import Answer
@@ -31,27 +31,18 @@ from commonground.training.update import PrivateState
 log = logging.getLogger("commonground.vault")
 
 PAUSED = "paused"
-NO_CONSENT, PAUSE, CLOSED, UNFIT = "no consent", "paused by its owner", "outside of the study's time", "unfit"
-OTHER_ROUND, OTHER_CLIP, FAULT = "another round than the release opens", "another clip", "failed"
-OFTEN, BUDGET, GONE = "too often or too early", "the privacy budget is spent", "answered before, bytes gone"
-# What an error of `check_release` says -> the reason that is counted.
-RELEASE = {
-    "is signed by": "unknown signer",
-    "changed after it was signed": "edited release",
-    "belongs to offer": "another offer",
-    "has version": "replayed version",
-    "opens round": "replayed version",
-    "opened round": "replayed version",
-    "has tensors": "other tensors than the manifest's",
-    "the manifest says": "other shapes than the manifest's",
-    "non-finite": "a non-finite adapter",
-    "digest differs": "other tensors than were signed",
-}
-UNSIGNED = "no release that can be read"
 
 
 class RefusedError(Exception):
-    """The vault does not take part in a round: one of the constant reasons, which goes no further."""
+    """The vault does not take part in a round; why goes no further than this device.
+
+    Args:
+        reason: one of the constants.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class Rounds:
@@ -92,12 +83,12 @@ class Rounds:
         """
         meant, accepted = self._may(round)
         if round > meant.config.rounds:  # the claim is over the study's rounds; none follows the last
-            self._refuse(OTHER_ROUND)
+            self._refuse(Reason.OTHER_ROUND)
         taken = self._take(meant, round, arrays, release)
         try:
             meant.manifest.accepted(clip)
         except EgressError as error:
-            self._refuse(OTHER_CLIP, error)
+            self._refuse(Reason.OTHER_CLIP, error)
         try:
             sent = self.ledger.once(
                 Upload(self.scope, taken),
@@ -108,8 +99,7 @@ class Rounds:
                 along=lambda _: self._along(meant, taken),
             )
         except PrivacyError as error:
-            often = error.message.startswith("round ")
-            self._refuse(OFTEN if often else GONE if "answered before" in error.message else BUDGET, error)
+            self._refuse(error.reason or Reason.FAILED, error)
         if sent.message is None:
             raise EgressError("the message is not kept any more")
         self._may(round)  # it may have trained for minutes: she may have paused since, or the study closed
@@ -202,20 +192,20 @@ class Rounds:
     def _contract(self) -> tuple[Understood, Accepted]:
         accepted = self.accepted()
         if accepted is None:
-            self._refuse(NO_CONSENT)
+            self._refuse(Reason.NO_CONSENT)
         try:
             return self.understood(), accepted
         except CommonGroundError as error:
-            self._refuse(UNFIT, error)
+            self._refuse(Reason.UNFIT, error)
 
     def _may(self, round: int) -> tuple[Understood, Accepted]:
         meant, accepted = self._contract()
         if self.store.get(PAUSED):
-            self._refuse(PAUSE)
+            self._refuse(Reason.PAUSED)
         if not meant.offer.is_open():
-            self._refuse(CLOSED)
+            self._refuse(Reason.CLOSED)
         if not 1 <= round <= meant.config.rounds + 1:
-            self._refuse(OTHER_ROUND)
+            self._refuse(Reason.OTHER_ROUND)
         return meant, accepted
 
     def _take(self, meant: Understood, round: int, arrays: Arrays, text: str) -> Release:
@@ -231,10 +221,9 @@ class Rounds:
         try:
             release = check_release(text, arrays, meant.manifest, signer=signer, offer=offer, last=last)
         except TrustError as error:
-            reason = next((why for part, why in RELEASE.items() if part in error.message), UNSIGNED)
-            self._refuse(reason, error)
+            self._refuse(error.reason or Reason.UNREADABLE, error)
         if release.round != round:
-            self._refuse(OTHER_ROUND)
+            self._refuse(Reason.OTHER_ROUND)
         if release != last:
             with self.store.transaction():
                 self.store.releases.take(self.scope, release)
@@ -278,11 +267,11 @@ class Rounds:
         finally:
             self.busy.clear()
 
-    def _refuse(self, reason: str, error: CommonGroundError | None = None) -> NoReturn:
-        self.store.refusals.count(reason)
+    def _refuse(self, reason: Reason, error: CommonGroundError | None = None) -> NoReturn:
+        self.store.refusals.count(reason.value)
         # Cut short: a server may have named its tensors in it.
         why = "" if error is None else f" ({error.message[:300]})"
-        log.warning("refused: %s%s", reason, why)
+        log.warning("refused: %s%s", reason.value, why)
         raise RefusedError(reason) from error
 
 

@@ -17,11 +17,11 @@ import grpc
 
 from commonground.client import vault_pb2 as pb
 from commonground.client.belongings import Belongings
-from commonground.client.rounds import FAULT, RefusedError, Rounds
+from commonground.client.rounds import RefusedError, Rounds
 from commonground.client.sockets import TOKEN_KEY
 from commonground.client.vault_pb2_grpc import NodeServicer, OwnerServicer
 from commonground.client.wire import fault_text, from_tensors, to_tensors
-from commonground.errors import CommonGroundError, EgressError
+from commonground.errors import CommonGroundError, EgressError, Reason
 from commonground.manifest import Sealed
 
 log = logging.getLogger("commonground.vault")
@@ -85,7 +85,7 @@ class NodeService(NodeServicer):  # type: ignore[misc]  # generated code is not 
             return  # counted where it was refused
         log.warning("failed: %s", excuse(error))
         try:
-            self._rounds.store.refusals.count(FAULT)
+            self._rounds.store.refusals.count(Reason.FAILED.value)
         except CommonGroundError as second:
             log.warning("not counted: %s", excuse(second))
 

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 
 from commonground.client import vault_pb2 as pb
-from commonground.errors import CommonGroundError, InputError
+from commonground.errors import CommonGroundError, ConfigError, InputError, Reason
 
 SLACK = 1.1  # a sealed message and a tenth more
 LEAST = 1 << 20  # bytes: what a small contract's messages are allowed all the same
@@ -47,7 +47,10 @@ def from_tensors(tensors: Iterable[pb.Tensor]) -> dict[str, np.ndarray]:
 def fault_text(error: BaseException) -> str:
     """What the owner is told of an error, as JSON; a fault of the program itself has no text in it."""
     if isinstance(error, CommonGroundError):
-        values = {"error_code": error.error_code, "message": error.message, "hint": error.hint}
+        values: dict[str, Any] = {"error_code": error.error_code, "message": error.message}
+        values |= {"hint": error.hint, "reason": error.reason.name if error.reason else None}
+        if isinstance(error, ConfigError):
+            values["faults"] = list(error.faults)
     else:
         values = {"error_code": "failed", "message": f"the vault failed ({type(error).__name__})"}
         values["hint"] = "the vault's own log says more"
@@ -61,9 +64,15 @@ def raised(error: grpc.RpcError, what: str) -> CommonGroundError:
         values: dict[str, Any] = json.loads(details or "")
         kind = next(k for k in _kinds(CommonGroundError) if k.error_code == values["error_code"])
         found = kind.__new__(kind)
-        CommonGroundError.__init__(found, str(values["message"]), hint=values.get("hint"))
-        if values["error_code"] == "bad_config":
-            found.faults = tuple(found.message.splitlines())  # type: ignore[attr-defined]
+        reason = values.get("reason")
+        CommonGroundError.__init__(
+            found,
+            str(values["message"]),
+            hint=values.get("hint"),
+            reason=None if reason is None else Reason[reason],
+        )
+        if isinstance(found, ConfigError):
+            found.faults = tuple(str(fault) for fault in values["faults"])
         return found
     except (ValueError, KeyError, TypeError, StopIteration):
         code = error.code() if isinstance(error, grpc.Call) else None

@@ -52,8 +52,7 @@ def attack_fits(config: Config) -> Iterator[Fault]:
     try:
         attack_of(config)
     except CommonGroundError as error:
-        key, _, rest = error.message.partition(" ")
-        yield key, rest.removeprefix("is ")
+        yield error.key or "attack.name", error.detail
 
 
 def strategy_exists(config: Config) -> Iterator[Fault]:
@@ -125,15 +124,9 @@ def _implied(config: Config) -> dict[str, Any]:
 
 
 def _fault(error: CommonGroundError) -> Fault:
-    """(key, message) of an error that begins with the key it is about."""
-    key, _, rest = error.message.partition(" ")
-    if not key.startswith("strategy."):
-        key, rest = "strategy.name", error.message
-    elif "=" in key:  # strategy.name=krum compares ...
-        key, value = key.split("=", 1)
-        rest = f"{value} {rest}"
-    message = rest.removeprefix("is ")
-    return key, message if error.hint is None else f"{message}; {error.hint}"
+    """(key, message) of an error about a strategy, under the key that it names."""
+    message = error.detail if error.hint is None else f"{error.detail}; {error.hint}"
+    return error.key or "strategy.name", message
 
 
 def first_line(error: BaseException) -> str:

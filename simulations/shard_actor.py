@@ -143,16 +143,17 @@ class Shard:
 
     def check(self, token: str, version: str) -> Answer:
         """Whether this process sees the run's folder, and runs the same version of this package."""
+        why, seen = "", ""
         try:
             seen = (self._run / "state" / PROBE).read_text()
         except OSError as error:
-            seen = error.strerror or str(error)
+            why = error.strerror or type(error).__name__
         node = platform.node()
         if seen != token:
             return Answer(
                 error=RunFolderError(
-                    f"shard {self._place[0]} on {node} does not see the run folder {self._run} ({seen}); all "
-                    "machines of the cluster must share it",
+                    f"shard {self._place[0]} on {node} does not see the run folder {self._run} "
+                    f"({why or seen}); all machines of the cluster must share it",
                     hint="choose an --out on a file system that all of them mount under the same path",
                 )
             )

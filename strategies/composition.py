@@ -54,8 +54,10 @@ def check_composition(
     if finite_epsilon and trust == "central" and not is_linear(name):
         why = WHY.get(name, "compares people's updates one by one")
         raise StrategyError(
-            f"strategy.name={name} {why}, which noise added to their mean "
+            f"{name} {why}, which noise added to their mean "
             "(privacy.trust=central) does not cover: its sensitivity is about 2C, not C/m",
+            key="strategy.name",
+            verb="=",
             hint=f"use {_instead(name)}; "
             "or privacy.trust=local, where each device adds its own noise; or "
             "privacy.shared.epsilon=inf, without a privacy claim",
@@ -64,14 +66,18 @@ def check_composition(
         return
     if implied_settings(name, options).get("schedule", "decoupled") != "decoupled":
         raise StrategyError(
-            f"strategy.name={name} passes shared gradients through the private adapter, so that one "
+            f"{name} passes shared gradients through the private adapter, so that one "
             "comparison moves all of them: a claim for one (privacy.unit=comparison) would be false",
+            key="strategy.name",
+            verb="=",
             hint="use privacy.unit=person, or a strategy with schedule=decoupled such as ditto",
         )
     if client_half(name, options) is not None:
         raise StrategyError(
-            f"strategy.name={name} has devices that send what depends on all of a person's comparisons at "
+            f"{name} has devices that send what depends on all of a person's comparisons at "
             "once: a claim for one of them (privacy.unit=comparison) would be false",
+            key="strategy.name",
+            verb="=",
             hint="use privacy.unit=person, or fedavg, fedavgm, fedadagrad, fedadam or fedyogi",
         )
 
@@ -110,13 +116,17 @@ def check_factors(name: str, kind: str, form: str) -> None:
         return
     if factors == "product":
         raise StrategyError(
-            f"strategy.name={name} aggregates products B A, changes of a linear map, and model.kind=reward "
+            f"{name} aggregates products B A, changes of a linear map, and model.kind=reward "
             "has none: u . tanh(A x) is not linear in A",
+            key="strategy.name",
+            verb="=",
             hint="use model.kind=policy; or rolora, fedsa or fedit with model.form=tanh",
         )
     if form != "tanh":
         raise StrategyError(
-            f"strategy.name={name} trains two factors; with model.form={form} there is one",
+            f"{name} trains two factors; with model.form={form} there is one",
+            key="strategy.name",
+            verb="=",
             hint="use model.form=tanh, or model.kind=policy",
         )
 

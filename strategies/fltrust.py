@@ -59,7 +59,11 @@ def _root(name: str) -> Root:
     try:
         found: Root = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"strategy.options.root is {name!r}, which cannot be imported: {error}") from error
+        raise InputError(
+            f"{name!r}, which cannot be imported: {error}", key="strategy.options.root"
+        ) from error
     if not callable(found):
-        raise InputError(f"strategy.options.root is {name!r}, a {type(found).__name__}; a function is needed")
+        raise InputError(
+            f"{name!r}, a {type(found).__name__}; a function is needed", key="strategy.options.root"
+        )
     return found

@@ -40,17 +40,23 @@ class LoRe(FedAvg):  # type: ignore[misc]
         """Raise `StrategyError` where there is nothing to learn a basis of."""
         if kind != "reward":
             raise StrategyError(
-                f"strategy.name=lore learns directions of a reward, and model.kind={kind} has none",
+                f"lore learns directions of a reward, and model.kind={kind} has none",
+                key="strategy.name",
+                verb="=",
                 hint="use model.kind=reward; or fedalt, its order of steps on other adapters",
             )
         if form not in ("linear", "basis"):
             raise StrategyError(
-                f"strategy.name=lore sets model.form=basis, and model.form={form} is another model",
+                f"lore sets model.form=basis, and model.form={form} is another model",
+                key="strategy.name",
+                verb="=",
                 hint="leave model.form out",
             )
         if "taste" not in tags:
             raise StrategyError(
-                "strategy.name=lore learns directions of taste together, and with "
+                "lore learns directions of taste together, and with "
                 f"shared.tags=[{','.join(tags)}] no taste is learned together",
+                key="strategy.name",
+                verb="=",
                 hint="use shared.tags=[safety,taste] (tastes then leave devices, inside the clip); or fedalt",
             )

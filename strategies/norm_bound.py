@@ -34,7 +34,7 @@ class NormBound(Around):
     def __init__(self, inner: Strategy, bound: float, *, individual: bool = False) -> None:
         super().__init__(inner)
         if not bound > 0:
-            raise InputError(f"strategy.norm_bound is {bound:g}; accepted: above 0 (inf = no bound)")
+            raise InputError(f"{bound:g}; accepted: above 0 (inf = no bound)", key="strategy.norm_bound")
         self.bound, self.individual = bound, individual
 
     def seen(self, replies: list[Message]) -> list[Message]:

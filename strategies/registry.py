@@ -120,14 +120,18 @@ def get_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strateg
     for key, value in given.items():
         if key not in accepted:
             raise InputError(
-                f"strategy.options.{key} is unknown to {name}; accepted: {', '.join(accepted) or 'none'}"
+                f"unknown to {name}; accepted: {', '.join(accepted) or 'none'}", key=f"strategy.options.{key}"
             )
         default = accepted[key]
         number = isinstance(default, int | float) and not isinstance(default, bool)
         if isinstance(default, str) and not isinstance(value, str):
-            raise InputError(f"strategy.options.{key} is {value!r}; a text is needed (default {default!r})")
+            raise InputError(
+                f"{value!r}; a text is needed (default {default!r})", key=f"strategy.options.{key}"
+            )
         if number and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(f"strategy.options.{key} is {value!r}; a number is needed (default {default})")
+            raise InputError(
+                f"{value!r}; a number is needed (default {default})", key=f"strategy.options.{key}"
+            )
     takes = inspect.signature(factory).parameters
     with quiet_flower():
         try:
@@ -198,14 +202,14 @@ def factory_of(name: str) -> Callable[..., Strategy]:
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"strategy.name is {name!r}, which cannot be imported: {error}") from error
+            raise InputError(f"{name!r}, which cannot be imported: {error}", key="strategy.name") from error
         if not callable(found):
             raise InputError(
-                f"strategy.name is {name!r}, a {type(found).__name__}; a Strategy class is needed"
+                f"{name!r}, a {type(found).__name__}; a Strategy class is needed", key="strategy.name"
             )
         return found  # type: ignore[no-any-return]  # checked by get_strategy once it is built
     raise InputError(
-        f"strategy.name is {name!r}; known strategies: {', '.join(sorted(STRATEGIES))}, "
-        "or package.module:Class",
+        f"{name!r}; known strategies: {', '.join(sorted(STRATEGIES))}, or package.module:Class",
+        key="strategy.name",
         hint=f"{name} is left out: {LEFT_OUT[name]}" if name in LEFT_OUT else None,
     )

@@ -202,5 +202,5 @@ def _named(name: str) -> PublicSafety:
     try:
         found = cast(Callable[[], PublicSafety], getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"gate.public is {name!r}, which cannot be imported: {error}") from error
+        raise InputError(f"{name!r}, which cannot be imported: {error}", key="gate.public") from error
     return found()

@@ -97,5 +97,5 @@ def between(name: str, value: float, low: float, high: float) -> float:
     """`value`; raises `InputError` unless low <= value <= high."""
     if not low <= value <= high:
         upper = f" to {high:g}" if np.isfinite(high) else " or more"
-        raise InputError(f"strategy.options.{name} is {value:g}; accepted: {low:g}{upper}")
+        raise InputError(f"{value:g}; accepted: {low:g}{upper}", key=f"strategy.options.{name}")
     return value

@@ -137,5 +137,5 @@ def between(option: str, value: float, low: float, high: float) -> float:
     """`value`; raises `InputError` unless it is a number from low to high."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         upper = f" to {high:g}" if math.isfinite(high) else " or more"
-        raise InputError(f"attack.options.{option} is {value!r}; accepted: {low:g}{upper}")
+        raise InputError(f"{value!r}; accepted: {low:g}{upper}", key=f"attack.options.{option}")
     return value

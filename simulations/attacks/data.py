@@ -68,7 +68,7 @@ class TargetedFlip(Attack):
     def __post_init__(self) -> None:
         """Raise `InputError` where the topic is no text."""
         if not isinstance(self.topic, str) or not self.topic.strip():
-            raise InputError(f"attack.options.topic is {self.topic!r}; a text is needed")
+            raise InputError(f"{self.topic!r}; a text is needed", key="attack.options.topic")
 
     def hold(
         self, person: int, name: str, tag: Tag, held: Sequence[Comparison], scene: Scene
@@ -113,7 +113,7 @@ class Backdoor(Attack):
     def __post_init__(self) -> None:
         """Raise `InputError` where the trigger is no text."""
         if not isinstance(self.trigger, str) or not self.trigger.strip():
-            raise InputError(f"attack.options.trigger is {self.trigger!r}; a text is needed")
+            raise InputError(f"{self.trigger!r}; a text is needed", key="attack.options.trigger")
 
     def hold(
         self, person: int, name: str, tag: Tag, held: Sequence[Comparison], scene: Scene
@@ -158,7 +158,7 @@ class Unaligned(Attack):
         """Raise `InputError` where the number is none."""
         super().__post_init__()
         if int(self.pairs) != self.pairs:
-            raise InputError(f"attack.options.pairs is {self.pairs!r}; a whole number is needed")
+            raise InputError(f"{self.pairs!r}; a whole number is needed", key="attack.options.pairs")
 
     def hold(
         self, person: int, name: str, tag: Tag, held: Sequence[Comparison], scene: Scene

@@ -44,13 +44,13 @@ def get_attack(name: str, options: Mapping[str, Any] | None = None) -> Attack:
         InputError: unknown name (the known ones are listed), unknown option, or a value it does not take.
     """
     if name not in ATTACKS:
-        raise InputError(f"attack.name is {name!r}; known attacks: {', '.join(ATTACKS)}, or '' for none")
+        raise InputError(f"{name!r}; known attacks: {', '.join(ATTACKS)}, or '' for none", key="attack.name")
     kind = ATTACKS[name]
     accepted = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # all are
     for key in options or {}:
         if key not in accepted:
             raise InputError(
-                f"attack.options.{key} is unknown to {name}; accepted: {', '.join(accepted) or 'none'}"
+                f"unknown to {name}; accepted: {', '.join(accepted) or 'none'}", key=f"attack.options.{key}"
             )
     return kind(**dict(options or {}))
 
@@ -81,8 +81,8 @@ def named_attack(config: Config) -> Attack | None:
         known = known_topics("taste" in config.shared.tags)
         if attack.topic not in known:
             raise InputError(
-                f"attack.options.topic is {attack.topic!r}; accepted with shared.tags={config.shared.tags}: "
-                + ", ".join(known)
+                f"{attack.topic!r}; accepted with shared.tags={config.shared.tags}: {', '.join(known)}",
+                key="attack.options.topic",
             )
     return attack
 

@@ -124,7 +124,7 @@ class MinMax(Attack):
         """Check the option."""
         if self.direction not in DIRECTIONS:
             raise InputError(
-                f"attack.options.direction is {self.direction!r}; accepted: {', '.join(DIRECTIONS)}"
+                f"{self.direction!r}; accepted: {', '.join(DIRECTIONS)}", key="attack.options.direction"
             )
 
     def send(self, cohort: Cohort) -> np.ndarray:

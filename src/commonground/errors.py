@@ -13,29 +13,79 @@
     |-- StorageError                  the disk refused (full, read-only)
     `-- InterruptedRunError           exit code 130: stopped by the user, resumable
 
-A message carries both values (what was found, what is accepted); ``hint`` says what to do next.
+A message carries both values (what was found, what is accepted); ``hint`` says what to do next. It is for
+people: code that has to tell errors apart looks at the class, at ``reason`` or ``key``, never at words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why something was refused, for code that tells refusals apart; compared by identity.
+
+    The values are what a device counts and shows its owner: constants of this file, so that no text of
+    another party can become one.
+    """
+
+    # A release that a device does not take.
+    UNREADABLE = "no release that can be read"
+    OTHER_SIGNER = "unknown signer"
+    EDITED = "edited release"
+    OTHER_OFFER = "another offer"
+    OLD_VERSION = "replayed version"
+    OTHER_TENSORS = "other tensors than the manifest's"
+    OTHER_SHAPES = "other shapes than the manifest's"
+    NOT_FINITE = "a non-finite adapter"
+    OTHER_DIGEST = "other tensors than were signed"
+    # A round that a device does not take part in.
+    NO_CONSENT = "no consent"
+    PAUSED = "paused by its owner"
+    CLOSED = "outside of the study's time"
+    UNFIT = "unfit"
+    OTHER_ROUND = "another round than the release opens"
+    OTHER_CLIP = "another clip"
+    FAILED = "failed"
+    # A charge that an account refuses.
+    TOO_OFTEN = "too often or too early"
+    BUDGET = "the privacy budget is spent"
+    ANSWERED = "answered before, bytes gone"
+    OTHER_COST = "charged before at another cost"
+    AMPLIFIED = "an offer that counts on secret sampling"
+    UNACCOUNTED = "something left that no charge covers"
 
 
 class CommonGroundError(Exception):
     """Base of every error of this package.
 
     Args:
-        message: one line: what was wrong, where, what is accepted.
+        detail: one line: what was wrong, where, what is accepted. With a `key` it begins with its value.
         hint: what to do next, or None.
+        reason: what code may tell this error by, or None.
+        key: the configuration key that it is about, e.g. `strategy.name`, or None.
+        verb: what stands between the key and the detail in the message.
+
+    Attributes:
+        message: the whole line, for people: the detail, behind the key where there is one.
     """
 
     exit_code: int = 1
     error_code: str = "failed"
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(
+        self,
+        detail: str,
+        *,
+        hint: str | None = None,
+        reason: Reason | None = None,
+        key: str | None = None,
+        verb: str = " is ",
+    ) -> None:
+        self.message = detail if key is None else f"{key}{verb}{detail}"
+        super().__init__(self.message)
+        self.detail, self.hint, self.reason, self.key = detail, hint, reason, key
 
 
 class InputError(CommonGroundError):

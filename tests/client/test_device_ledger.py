@@ -21,7 +21,7 @@ from toy_store import (
 
 from commonground.client.device_ledger import DeviceLedger, Upload, scope_of
 from commonground.client.ledger_words import in_words, summary
-from commonground.errors import PrivacyError, StorageError
+from commonground.errors import PrivacyError, Reason, StorageError
 from commonground.manifest import Sealed
 from commonground.privacy.accounting import Charge, epsilon_composed, epsilon_gaussian
 from commonground.privacy.banded import may_join
@@ -49,6 +49,30 @@ def test_one_release_is_charged_made_and_kept_once(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:  # and after a restart
         again = DeviceLedger(store).once(upload(1), LOCAL, 100.0, never)
         assert bytes_of(first.message) == bytes_of(again.message)
+
+
+def test_what_is_refused_has_a_reason_of_its_own(tmp_path: Path) -> None:
+    """The kind: refusals told apart; a charge at another cost, or a sampled one, spends no budget."""
+    claim = LOCAL.claim
+    sampled = replace(LOCAL, claim=replace(claim, participations=None, sampling=0.5))
+    dearer = replace(LOCAL, claim=replace(claim, noise_multiplier=claim.noise_multiplier / 2))
+    once = replace(LOCAL, claim=replace(claim, participations=1))
+    with open_store(tmp_path) as store:
+        ledger = DeviceLedger(store)
+        ledger.reserve(upload(1), LOCAL, 100.0)
+
+        def why(number: int, terms: Terms, cap: float = 100.0) -> Reason | None:
+            with pytest.raises(PrivacyError) as caught:
+                ledger.once(upload(number), terms, cap, never)
+            return caught.value.reason
+
+        assert why(1, dearer) is Reason.OTHER_COST
+        assert why(2, sampled) is Reason.AMPLIFIED
+        assert why(2, once) is Reason.TOO_OFTEN
+        assert why(2, LOCAL, cap=1e-6) is Reason.BUDGET
+        ledger.once(upload(1), LOCAL, 100.0, noisy(1))
+        ledger.once(upload(2), LOCAL, 100.0, noisy(2))
+        assert why(1, LOCAL) is Reason.ANSWERED  # its bytes are no longer kept
 
 
 def test_it_is_charged_before_anything_is_made(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from toy_vault import Arrays, Vault, bytes_of, running
 from toy_world import HashEncoder
 
-from commonground.client import keys, rounds, vault, vault_device
+from commonground.client import keys, vault, vault_device
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Insecure, Learner
 from commonground.client.sockets import NODE, OWNER, TOKEN, socket_folder
@@ -30,7 +30,7 @@ from commonground.client.store import Store
 from commonground.client.vault import VaultServer, is_loopback
 from commonground.client.vault_pb2_grpc import NodeStub
 from commonground.client.wire import to_tensors
-from commonground.errors import CommonGroundError, EgressError, InputError
+from commonground.errors import CommonGroundError, EgressError, InputError, Reason
 from commonground.study.offer import Offer
 from commonground.training import features
 
@@ -153,12 +153,12 @@ def later(box: Vault, arrays: Arrays) -> str:
         (other_offer, "another offer"),
         (old, "replayed version"),
         (earlier, "replayed version"),
-        (nothing, rounds.UNSIGNED),
+        (nothing, Reason.UNREADABLE.value),
         (swapped, "other tensors than were signed"),
         (more, "other tensors than the manifest's"),
         (flat, "other shapes than the manifest's"),
         (nan, "a non-finite adapter"),
-        (later, rounds.OTHER_ROUND),
+        (later, Reason.OTHER_ROUND.value),
     ],
 )
 def test_a_server_that_tries_something_is_refused_with_a_constant(
@@ -178,13 +178,44 @@ def test_a_server_that_tries_something_is_refused_with_a_constant(
     assert box.shared(3)  # the study goes on
 
 
+# Words that a device's own refusals use, or used: no tensor called so may change what is counted.
+NAMES = (
+    *("is signed by", "has version 3", "opens round", "belongs to offer", "answered before", "round 1 "),
+    *(
+        "the manifest says",
+        "non-finite",
+        "digest differs",
+        "changed after it was signed",
+        "the budget is spent",
+    ),
+    *(reason.value for reason in Reason),
+    *(reason.name for reason in Reason),
+)
+
+
+@pytest.mark.parametrize("reply", ["shared", "private"])
+def test_a_servers_names_do_not_choose_what_is_counted(box: Vault, reply: str) -> None:
+    """The kind: what is told apart by the words of an error, into which another party writes some."""
+    arrays = box.operator.arrays()
+    release = box.operator.release(1, arrays)
+    for name in NAMES:
+        asked = question(1, arrays | {name: np.zeros(1, np.float32)}, release)
+        if reply == "private":
+            assert raw(box).PrivateUpdate(asked) == pb.Nothing()
+            continue
+        with pytest.raises(grpc.RpcError) as caught:
+            raw(box).SharedUpdate(asked)
+        assert caught.value.details() == "refused"
+    assert refused(box) == {Reason.OTHER_TENSORS.value: len(NAMES)}
+
+
 def test_another_clip_is_refused(box: Vault) -> None:
     arrays = box.operator.arrays()
     release = box.operator.release(1, arrays)
     for clip in (1e9, 1e-9, float("nan")):
         with pytest.raises(EgressError, match="refused"):
             box.device.shared_update(1, arrays, clip=clip, release=release)
-    assert refused(box) == {rounds.OTHER_CLIP: 3}
+    assert refused(box) == {Reason.OTHER_CLIP.value: 3}
     assert box.owner.ledger()["messages"] == 0
 
 
@@ -203,7 +234,7 @@ def test_nothing_leaves_before_consent_while_paused_or_outside_of_the_time(
             box.shared(1)
         assert box.owner.resume()["state"] == "ready"
         assert box.shared(1)
-        assert refused(box) == {rounds.NO_CONSENT: 2, rounds.PAUSE: 1}
+        assert refused(box) == {Reason.NO_CONSENT.value: 2, Reason.PAUSED.value: 1}
     past = datetime.now(UTC) - timedelta(days=2)
     closed = toy_vault.offer_of(
         offer.settings, opens=past.isoformat(), closes=(past + timedelta(days=1)).isoformat()
@@ -213,7 +244,7 @@ def test_nothing_leaves_before_consent_while_paused_or_outside_of_the_time(
         assert box.owner.status()["state"] == "closed"
         with pytest.raises(EgressError, match="refused"):
             box.shared(1)
-        assert refused(box) == {rounds.CLOSED: 1}
+        assert refused(box) == {Reason.CLOSED.value: 1}
 
 
 def test_who_pauses_while_it_trains_sends_nothing(box: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +260,7 @@ def test_who_pauses_while_it_trains_sends_nothing(box: Vault, monkeypatch: pytes
         patch.setattr(Learner, "answer", interrupted)
         with pytest.raises(EgressError, match="refused"):
             box.shared(1, arrays, release)
-    assert refused(box) == {rounds.PAUSE: 1}
+    assert refused(box) == {Reason.PAUSED.value: 1}
     assert box.owner.ledger()["messages"] == 1  # it was made under its charge, and is not made again
     box.owner.resume()
     box.shared(1, arrays, release)
@@ -241,7 +272,7 @@ def test_no_message_answers_the_release_after_the_last_round(box: Vault, offer: 
     last = offer.settings.rounds
     with pytest.raises(EgressError, match="refused"):
         box.shared(last + 1)
-    assert (refused(box), box.owner.ledger()["messages"]) == ({rounds.OTHER_ROUND: 1}, 0)
+    assert (refused(box), box.owner.ledger()["messages"]) == ({Reason.OTHER_ROUND.value: 1}, 0)
 
 
 def test_the_cap_and_the_number_of_messages_end_it_here(tmp_path: Path, offer: Offer) -> None:
@@ -255,7 +286,7 @@ def test_the_cap_and_the_number_of_messages_end_it_here(tmp_path: Path, offer: O
         box.shared(1)
         with pytest.raises(EgressError):
             box.shared(2)
-        assert refused(box) == {rounds.BUDGET: 1}
+        assert refused(box) == {Reason.BUDGET.value: 1}
         assert box.owner.status()["state"] == "spent"
         assert box.owner.ledger()["messages"] == 1
     few = toy_vault.offer_of(toy_vault.study_config(privacy__shared__participations=1))
@@ -264,7 +295,7 @@ def test_the_cap_and_the_number_of_messages_end_it_here(tmp_path: Path, offer: O
         box.shared(1)
         with pytest.raises(EgressError):
             box.shared(2)
-        assert refused(box) == {rounds.OFTEN: 1}
+        assert refused(box) == {Reason.TOO_OFTEN.value: 1}
 
 
 def bits(
@@ -354,7 +385,7 @@ def test_an_error_says_nothing_outside_and_no_text_of_hers_in_the_log(
     assert SECRET not in repr(caught.value)
     assert SECRET not in caplog.text
     assert raw(box).PrivateUpdate(asked) == pb.Nothing()
-    assert refused(box) == {rounds.FAULT: 2}
+    assert refused(box) == {Reason.FAILED.value: 2}
     monkeypatch.undo()
     monkeypatch.setattr(features, "Encoder", HashEncoder)
     # Charged once, and made under that charge when it is asked for again.

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from commonground.errors import InputError, PrivacyError, StorageError
+from commonground.errors import InputError, PrivacyError, Reason, StorageError
 from commonground.privacy.accounting import Charge, epsilon_composed, flatten
 
 EVERYBODY = "*"
@@ -186,6 +186,7 @@ class Ledger:
                 f"release {row[3]!r} of {row[1]!r} was charged as {found}; it is now asked for as "
                 f"{(*charge, unit)}",
                 hint="a release with fresh noise or another cost needs a new key",
+                reason=Reason.OTHER_COST,
             )
         return True
 
@@ -198,6 +199,7 @@ class Ledger:
                     f"{charge.steps} more step(s) would bring epsilon to {after:.6g} at delta {delta:g}; "
                     f"the cap is {limit:.6g}",
                     hint="the budget is spent; nothing more may be released",
+                    reason=Reason.BUDGET,
                 )
 
     def _worst(self, person: str, unit: str) -> set[tuple[Charge, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from commonground.errors import PrivacyError
+from commonground.errors import PrivacyError, Reason
 from commonground.privacy.accounting import FEW_PEOPLE, LARGEST_DELTA
 from commonground.privacy.adaptive_clip import RATE, TARGET, AdaptiveClip
 from commonground.privacy.banded import BandedNoise
@@ -74,6 +74,7 @@ def refuse_if_unaccounted(released_names: Iterable[str], accounted_names: Iterab
             f"released without an account: {', '.join(map(repr, missing))}; accounted for: "
             f"{', '.join(map(repr, accounted)) or 'nothing'}",
             hint="charge every release to the ledger before it leaves, or do not release it",
+            reason=Reason.UNACCOUNTED,
         )
 
 

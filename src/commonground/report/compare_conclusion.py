@@ -70,9 +70,10 @@ def _setting(found: Document, place: int) -> list[str]:
     done = [row for row in found["rows"] if row["setting"] == place and row["seeds"]]
     here = [one for one in found["differences"] if one["setting"] == place]
     if not done:
-        return [_capital(f"{begin}nothing was measured.")]
+        return [f"{begin}{'nothing' if begin else 'Nothing'} was measured."]
     if not here:
-        return [_capital(f"{begin}only {done[0]['strategy']} was measured, so there is nothing to compare.")]
+        only = "only" if begin else "Only"
+        return [f"{begin}{only} {done[0]['strategy']} was measured, so there is nothing to compare."]
     reference = here[0]["reference"]
     said = [
         f"{begin}{text}"
@@ -87,10 +88,11 @@ def _setting(found: Document, place: int) -> list[str]:
     ties = [name for name in same if _is_tie(here, name)]
     rest = [name for name in same if name not in ties]
     if rest:
-        said.append(f"{begin}no difference beyond noise between {listed(rest)} and {reference}.")
+        no = "no" if begin else "No"
+        said.append(f"{begin}{no} difference beyond noise between {listed(rest)} and {reference}.")
     if ties:
         said.append(f"{begin}{listed(ties)} and {reference} tie exactly.")
-    return [_capital(text) for text in said]
+    return said
 
 
 def _strategy(differences: Sequence[Mapping[str, Any]], name: str, reference: str) -> str:
@@ -107,11 +109,6 @@ def _amount(one: Mapping[str, Any]) -> str:
     """'1.2 (0.5 to 1.9) in taste of personal models', whichever the sign."""
     ends = [one["low"], one["high"]] if one["mean"] > 0 else [-one["high"], -one["low"]]
     return f"{points(abs(one['mean'])).lstrip('+')} ({span(*ends)}) in {WORDS[one['measure']]}"
-
-
-def _capital(text: str) -> str:
-    """A strategy's name keeps its letters; a word of ours begins a sentence."""
-    return text[:1].upper() + text[1:] if text.startswith(("with", "no ", "nothing", "only")) else text
 
 
 def _names(differences: Sequence[Mapping[str, Any]]) -> set[str]:

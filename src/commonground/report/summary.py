@@ -7,6 +7,8 @@ from typing import Any
 
 from commonground.report.words import (
     FEW_COMPARISONS,
+    Claimed,
+    claim_kind,
     claimed,
     count,
     decimal,
@@ -128,10 +130,10 @@ def _price(result: Mapping[str, Any]) -> str:
 
 
 def _cost(budget: Mapping[str, Any], unit: str) -> str:
-    found, unit = claimed(budget), str(budget.get("unit") or unit)
-    if number(budget.get("epsilon")) is None:
-        if found.startswith("unlimited"):
-            return f"has no privacy guarantee per {unit}"
-        return f"claims no epsilon per {unit}" + (found.removeprefix("not claimed") or "")
+    kind, unit = claim_kind(budget), str(budget.get("unit") or unit)
+    if kind is Claimed.UNLIMITED:
+        return f"has no privacy guarantee per {unit}"
+    if kind is not Claimed.NUMBER:
+        return f"claims no epsilon per {unit}" + (" (too few people)" if kind is Claimed.TOO_FEW else "")
     delta = f" at delta {scientific(budget.get('delta'))}" if number(budget.get("delta")) else ""
-    return f"costs epsilon {found}{delta} per {unit}"
+    return f"costs epsilon {claimed(budget)}{delta} per {unit}"

@@ -27,6 +27,8 @@ from commonground.report.safety_view import safety
 from commonground.report.summary import minority_words, summary
 from commonground.report.words import (
     POLICIES,
+    Claimed,
+    claim_kind,
     claimed,
     count,
     label,
@@ -101,9 +103,9 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, what in (("shared", "shared adapter"), ("private", "private adapter")):
         budget = mapping(privacy, name)
         if budget:
-            text = claimed(budget)
-            shown = {"unlimited": "ε ∞", "not": "no ε"}.get(text.split()[0], f"ε {text}")
+            text, kind = claimed(budget), claim_kind(budget)
             stated = number(budget.get("epsilon")) is not None
+            shown = f"ε {text}" if kind is Claimed.NUMBER else "ε ∞" if kind is Claimed.UNLIMITED else "no ε"
             tiles.append((shown, what, f"per {budget.get('unit') or 'person'}" if stated else text))
     if number(sent.get("private_tensors")) is not None:
         all_sent = f"in {plural(sent.get('messages'), 'message')}, {size(sent.get('bytes'))}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 MISSING = "–"
@@ -127,18 +128,34 @@ def duration(value: Any) -> str:
 
 def epsilon(value: Any) -> str:
     """A privacy budget, a number or its text; infinity and absence are said in words."""
-    try:
-        found = math.nan if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        found = math.nan
+    found = _epsilon(value)
     if math.isinf(found):
         return "unlimited (no guarantee)"
     return "not claimed" if math.isnan(found) else f"{found:.3g}"
 
 
+class Claimed(Enum):
+    """What kind of epsilon a claim makes."""
+
+    NUMBER = "a number"
+    UNLIMITED = "infinite: no guarantee"
+    NONE = "none"
+    TOO_FEW = "none, because the people are too few for a meaningful delta"
+
+
+def claim_kind(budget: Mapping[str, Any]) -> Claimed:
+    """What kind of epsilon a claim makes; people too few for a meaningful delta get no number."""
+    found = _epsilon(budget.get("epsilon"))
+    if math.isinf(found):
+        return Claimed.UNLIMITED
+    if not math.isnan(found):
+        return Claimed.NUMBER
+    return Claimed.TOO_FEW if budget.get("meaningful") is False else Claimed.NONE
+
+
 def claimed(budget: Mapping[str, Any]) -> str:
-    """The epsilon that a claim makes; people too few for a meaningful delta get no number."""
-    if budget.get("meaningful") is False and epsilon(budget.get("epsilon")) == "not claimed":
+    """The epsilon that a claim makes, in words."""
+    if claim_kind(budget) is Claimed.TOO_FEW:
         return "not claimed (too few people)"
     return epsilon(budget.get("epsilon"))
 
@@ -171,6 +188,14 @@ def excludes_zero(entry: Mapping[str, Any]) -> bool | None:
     """True when the interval of `entry` lies on one side of 0; None when there is no interval."""
     low, high = number(entry.get("low")), number(entry.get("high"))
     return None if low is None or high is None else low > 0 or high < 0
+
+
+def _epsilon(value: Any) -> float:
+    """A budget as a number; NaN where there is none."""
+    try:
+        return math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _signed(value: float, digits: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from commonground.errors import TrustError
+from commonground.errors import Reason, TrustError
 from commonground.manifest import Manifest
 from commonground.study.signing import Paper, sign
 
@@ -84,17 +84,31 @@ def check_release(
     content = Paper.from_text(text, "the release").opened(KIND, signer, "the release")
     release = _release(content)
     if release.offer != offer:
-        raise TrustError(f"the release belongs to offer {release.offer[:12]}; accepted: {offer[:12]}")
+        raise TrustError(
+            f"the release belongs to offer {release.offer[:12]}; accepted: {offer[:12]}",
+            reason=Reason.OTHER_OFFER,
+        )
     if last is not None and (release.version, release.tensors) != (last.version, last.tensors):
         if release.version <= last.version:
-            raise TrustError(f"the release has version {release.version}; {last.version} has been taken")
+            raise TrustError(
+                f"the release has version {release.version}; {last.version} has been taken",
+                reason=Reason.OLD_VERSION,
+            )
         if release.round < last.round:
-            raise TrustError(f"the release opens round {release.round}; this device has seen {last.round}")
+            raise TrustError(
+                f"the release opens round {release.round}; this device has seen {last.round}",
+                reason=Reason.OLD_VERSION,
+            )
     elif last is not None and release.round != last.round:
-        raise TrustError(f"version {release.version} opened round {last.round}; now it says {release.round}")
+        raise TrustError(
+            f"version {release.version} opened round {last.round}; now it says {release.round}",
+            reason=Reason.OLD_VERSION,
+        )
     check_arrays(manifest, arrays)
     if tensors_digest(manifest, arrays) != release.tensors:
-        raise TrustError("the tensors are not those of the release: their digest differs")
+        raise TrustError(
+            "the tensors are not those of the release: their digest differs", reason=Reason.OTHER_DIGEST
+        )
     return release
 
 
@@ -102,20 +116,28 @@ def check_arrays(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
     """Names, shapes, dtypes and finiteness of what a server broadcasts; raises `TrustError`."""
     wanted = [spec.name for spec in manifest.broadcast]
     if sorted(arrays) != sorted(wanted):
-        raise TrustError(f"the adapter has tensors {sorted(arrays)}; the manifest says {wanted}")
+        raise TrustError(
+            f"the adapter has tensors {sorted(arrays)}; the manifest says {wanted}",
+            reason=Reason.OTHER_TENSORS,
+        )
     for spec in manifest.broadcast:
         value = arrays[spec.name]
         if tuple(value.shape) != spec.shape or value.dtype.name != spec.dtype:
             raise TrustError(
                 f"tensor {spec.name!r} is {value.dtype} {tuple(value.shape)}; the manifest says "
-                f"{spec.dtype} {spec.shape}"
+                f"{spec.dtype} {spec.shape}",
+                reason=Reason.OTHER_SHAPES,
             )
         if not np.isfinite(value).all():
-            raise TrustError(f"tensor {spec.name!r} of the adapter holds a non-finite value")
+            raise TrustError(
+                f"tensor {spec.name!r} of the adapter holds a non-finite value", reason=Reason.NOT_FINITE
+            )
 
 
 def _release(content: Mapping[str, Any]) -> Release:
     kinds = {"offer": str, "version": int, "round": int, "tensors": str}
     if set(content) != set(kinds) or any(type(content[name]) is not kind for name, kind in kinds.items()):
-        raise TrustError(f"the release has fields {sorted(content)}; accepted: {sorted(kinds)}")
+        raise TrustError(
+            f"the release has fields {sorted(content)}; accepted: {sorted(kinds)}", reason=Reason.UNREADABLE
+        )
     return Release(**content)

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from commonground.errors import InputError, StorageError, TrustError
+from commonground.errors import InputError, Reason, StorageError, TrustError
 
 _DOMAIN = b"commonground paper\0"
 
@@ -75,10 +75,16 @@ class Paper:
             paper = cls(**values)
             wrong = [k for k in ("kind", "signer", "signature") if not isinstance(getattr(paper, k), str)]
         except (ValueError, TypeError, RecursionError) as error:
-            raise TrustError(f"{what} is damaged: it is no signed paper", hint="ask for a new one") from error
+            raise TrustError(
+                f"{what} is damaged: it is no signed paper",
+                hint="ask for a new one",
+                reason=Reason.UNREADABLE,
+            ) from error
         if wrong or not isinstance(paper.content, dict):
             raise TrustError(
-                f"{what} is damaged: {(wrong or ['content'])[0]} is no text", hint="ask for a new one"
+                f"{what} is damaged: {(wrong or ['content'])[0]} is no text",
+                hint="ask for a new one",
+                reason=Reason.UNREADABLE,
             )
         return paper
 
@@ -94,11 +100,14 @@ class Paper:
             TrustError: one of the three does not hold.
         """
         if self.kind != kind:
-            raise TrustError(f"{what} is a paper of kind {self.kind!r}; {kind!r} is needed")
+            raise TrustError(
+                f"{what} is a paper of kind {self.kind!r}; {kind!r} is needed", reason=Reason.UNREADABLE
+            )
         if self.signer != signer:
             raise TrustError(
                 f"{what} is signed by {fingerprint(self.signer)}; accepted: {fingerprint(signer)}",
                 hint="somebody else may be answering for the operator: ask them, over another channel",
+                reason=Reason.OTHER_SIGNER,
             )
         try:
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.signer))
@@ -107,6 +116,7 @@ class Paper:
             raise TrustError(
                 f"{what} was changed after it was signed: the signature does not hold",
                 hint="ask for a new one",
+                reason=Reason.EDITED,
             ) from error
         return self.content
 
