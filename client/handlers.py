@@ -20,7 +20,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from commonground.client.devices import Device, open_device
 from commonground.errors import EgressError
 from commonground.manifest import Sealed
-from commonground.strategies.records import ARRAYS, CONFIG, METRICS, from_record, to_record
+from commonground.strategies.records import ARRAYS, CONFIG, METRICS, from_outside, to_record
 
 log = logging.getLogger("commonground.client")
 
@@ -44,7 +44,7 @@ def sealed_content(sealed: Sealed) -> RecordDict:
 def shared_phase(message: Message) -> Message:
     """Answer a shared-phase message with the person's sealed update, or with a constant."""
     try:
-        round, person, shared = _read(message)
+        round, person = _read(message)
         device = open_device(person)
         if not _same_manifest(message, device):
             log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
@@ -57,7 +57,8 @@ def shared_phase(message: Message) -> Message:
             log.warning("person %d, round %d: %s; refused", person, round, error)
             refusals[OTHER_CLIP] += 1
             return _constant(REFUSED, REFUSED_REASON, message)
-        return Message(sealed_content(device.shared_update(round, shared, **asked)), reply_to=message)
+        sealed = device.shared_update(round, _shared(message, device), **asked)
+        return Message(sealed_content(sealed), reply_to=message)
     except (Exception, SystemExit):
         log.warning("shared phase failed", exc_info=True)
         refusals[SHARED_FAILED] += 1
@@ -67,11 +68,11 @@ def shared_phase(message: Message) -> Message:
 def private_phase(message: Message) -> Message:
     """Run the private phase; the answer is always the same."""
     try:
-        round, person, shared = _read(message)
+        round, person = _read(message)
         device = open_device(person)
         if _same_manifest(message, device):
             final = bool(message.content[CONFIG]["final"])
-            device.private_update(round, shared, final, **_release(message))
+            device.private_update(round, _shared(message, device), final, **_release(message))
         else:
             log.warning("person %d, round %d: the server's manifest is not ours; refused", person, round)
             refusals[OTHER_MANIFEST] += 1
@@ -81,9 +82,14 @@ def private_phase(message: Message) -> Message:
     return Message(RecordDict(), reply_to=message)
 
 
-def _read(message: Message) -> tuple[int, int, dict[str, np.ndarray]]:
+def _read(message: Message) -> tuple[int, int]:
     config = message.content[CONFIG]
-    return int(config["round"]), int(config["person"]), from_record(message.content[ARRAYS])
+    return int(config["round"]), int(config["person"])
+
+
+def _shared(message: Message, device: Device) -> dict[str, np.ndarray]:
+    """The server's arrays, by this device's own manifest."""
+    return from_outside(message.content[ARRAYS], device.manifest.broadcast, "the server's message")
 
 
 def _asked(message: Message) -> dict[str, Any]:

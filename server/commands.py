@@ -66,6 +66,7 @@ def init(
     """
 
     def work(output: Output) -> dict[str, Any]:
+        from commonground.server.reach import reach_words
         from commonground.server.setup import Wanted, init_study
         from commonground.server.state import Study
         from commonground.study.signing import fingerprint
@@ -80,6 +81,7 @@ def init(
         output.show(
             study.statement(),
             "",
+            reach_words(study.config, study.terms, study.manifest),
             f"signer: {fingerprint(study.signer)}  (participants compare it, over another channel)",
             *([f"charter: {digest[:16]}  (participants accept it with the offer)"] if digest else []),
             f"next: commonground server invite {folder} NAME",

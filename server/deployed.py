@@ -94,6 +94,7 @@ def study_job(study: Study) -> Job:
         norm_bound=config.strategy.norm_bound,
         gate=gate | {"public": PUBLIC} if gated else {},
         minimum=study.settings.minimum,
+        device_noise=claim.noise_multiplier * manifest.clip if manifest.noise_on_device else 0.0,
     )
 
 

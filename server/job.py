@@ -63,6 +63,7 @@ class Job:
         stop_on_error: stop where a device answers with an error. Right in a simulation, where that is a
             fault of the program; a deployment says False, since a failed device is simply absent.
         minimum: usable replies that a round needs, else it is void: charged, and the parameters stay.
+        device_noise: standard deviation of the noise on each number of a message, where devices add it.
     """
 
     arm: str
@@ -92,6 +93,7 @@ class Job:
     norm_bound: float = math.inf
     gate: dict[str, Any] = field(default_factory=dict)
     minimum: int = 0
+    device_noise: float = 0.0
 
     def save(self, path: Path) -> None:
         """Write the job to a JSON file, atomically."""
@@ -123,6 +125,8 @@ class Job:
             del values["gate"]
         if not self.minimum:
             del values["minimum"]
+        if not self.device_noise:
+            del values["device_noise"]
         values["initial_arrays"] = {
             name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in self.initial_arrays().items()
         }
@@ -172,6 +176,7 @@ class Job:
             participations=self.participations,
             mechanism=self._mechanism(),
             minimum=self.minimum,
+            device_noise=self.device_noise,
         )
 
     def _rule(self) -> Strategy:

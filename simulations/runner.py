@@ -264,6 +264,7 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         mechanism=_mechanism(world, manifest.clip),
         norm_bound=config.strategy.norm_bound,
         gate=_gate(config),
+        device_noise=world.noise_std if manifest.noise_on_device else 0.0,
     )
     path = folder.state / f"job-{arm}.json"
     job.save(path)

@@ -25,12 +25,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import EgressError, StrategyError
-from commonground.manifest import Manifest, verify
+from commonground.manifest import Manifest
 from commonground.strategies import together
+from commonground.strategies.arrivals import arrivals, check_sum, people_within_reach
 from commonground.strategies.central_noise import CentralNoise
 from commonground.strategies.cohort import draw_cohort, under_cap
 from commonground.strategies.quiet import quick_collections, quiet_flower
-from commonground.strategies.records import ARRAYS, CONFIG, from_record, read_update, to_record, train_content
+from commonground.strategies.records import ARRAYS, CONFIG, from_record, to_record, train_content
 from commonground.strategies.state import State, restore_strategy, strategy_state
 from commonground.strategies.together import serves_cohorts
 from commonground.strategies.unasked import Unasked
@@ -57,6 +58,8 @@ class PersonLevel(Unasked):
         participations: most rounds that one person takes part in (`trust=local`), or None.
         mechanism: the central noise; None is fresh noise each round at the manifest's clip.
         minimum: usable replies that a round needs; with fewer it is void and the parameters stay.
+        device_noise: standard deviation of the noise that a device adds to each number (`trust=local`); what
+            no honest device can have sent under it is refused.
 
     Raises:
         StrategyError: noise and rule, or noise and clip, do not go together.
@@ -79,6 +82,7 @@ class PersonLevel(Unasked):
         participations: int | None = None,
         mechanism: CentralNoise | None = None,
         minimum: int = 0,
+        device_noise: float = 0.0,
     ) -> None:
         if not m > 0:
             raise StrategyError(f"the denominator m is {m}; it is the expected cohort and must be above 0")
@@ -91,6 +95,11 @@ class PersonLevel(Unasked):
             raise StrategyError(
                 f"noise multiplier {noise_multiplier} needs a finite clip, not {manifest.clip}"
             )
+        if (device_noise > 0) != manifest.noise_on_device:
+            raise StrategyError(
+                f"noise on the device is {manifest.noise_on_device} in the manifest, and its deviation is "
+                f"{device_noise:g}; accepted: above 0 exactly where devices add it"
+            )
         self.mechanism = mechanism or CentralNoise(noise_multiplier, manifest.clip, seed)
         if (manifest.bit is not None) != ("clip" in self.mechanism.asked) or (individual and manifest.bit):
             raise StrategyError(
@@ -101,13 +110,14 @@ class PersonLevel(Unasked):
         self.q, self.m, self.z, self.seed, self.rounds = q, m, noise_multiplier, seed, rounds
         self.eligible = np.arange(people) if eligible is None else np.array(eligible, np.int64)
         self.individual, self.average, self.participations = individual, average, participations
-        self.minimum = minimum
+        self.minimum, self.device_noise = minimum, device_noise
         self._tell()
         self.taken_part = np.zeros(people, np.int64)
         self.counts = {"messages": 0, "bytes": 0, "refused": 0, "errors": 0, "skipped": 0}
         self.cohort: list[int] = []  # people of the round under way, ascending
         self.drawn: dict[int, int] = {}  # node id -> person, where they were asked one by one
         self.answered: list[int] = []  # people whose reply was used, ascending
+        self.refused: dict[int, str] = {}  # of the round under way: person -> why its reply was not used
         # The parameters in float64; what is broadcast is their float32 cast, so that momentum and the
         # average never see the rounding.
         self._exact: Arrays | None = None
@@ -234,36 +244,28 @@ class PersonLevel(Unasked):
 
     def _checked(self, replies: Iterable[Message]) -> list[Arrays]:
         """Usable updates ascending by person; errors and refusals are counted, never aggregated."""
-        by_person: dict[int, Arrays] = {}
-        for reply in replies:
-            person = self.drawn.get(reply.metadata.src_node_id)
-            if reply.has_error():
-                self.counts["errors"] += 1
-                continue
-            try:
-                if person is None or person in by_person:
-                    raise EgressError("a reply from somebody not drawn, or a second one from one person")
-                update = read_update(reply, self.manifest)
-                clip, bounded = self.mechanism.asked.get("clip"), not self.manifest.noise_on_device
-                verify(self.manifest, update, bounded=bounded, clip=clip)
-            except EgressError:
-                self.counts["refused"] += 1
-                continue
-            by_person[person] = update
-            self.counts["messages"] += 1
-            self.counts["bytes"] += sum(value.nbytes for value in update.values())
-        self.answered = sorted(by_person)
-        return [by_person[person] for person in self.answered]
+        clip = self.mechanism.asked.get("clip")
+        found = arrivals(replies, self.drawn, self.manifest, clip, self.device_noise)
+        self.counts["errors"] += found.errors
+        self.counts["refused"] += found.refusals
+        self.counts["messages"] += len(found.updates)
+        self.counts["bytes"] += sum(v.nbytes for one in found.updates.values() for v in one.values())
+        self.refused, self.answered = found.refused, sorted(found.updates)
+        return [found.updates[person] for person in self.answered]
 
     def _from_cohort(self, replies: Sequence[Message]) -> tuple[list[Arrays], np.ndarray | None]:
         """Updates one by one, or what they add up to, of the one reply of a grid that serves cohorts."""
-        self.answered, reply = [], replies[0]
+        self.answered, self.refused, reply = [], {}, replies[0]
         if reply.has_error():
             self.counts["errors"] += 1
             return [], None if self.individual else self._total([])
         found = together.received(reply, self.manifest, each=self.individual)
         if not set(found.answered) <= set(self.cohort):
             raise EgressError("a cohort's reply holds somebody who was not drawn")
+        if self.individual:
+            found, self.refused = people_within_reach(found, self.manifest, self.device_noise)
+        else:
+            check_sum(found, self.manifest, self.device_noise)
         self.answered = found.answered
         self.counts["refused"] += found.refused
         self.counts["messages"] += len(found.answered)

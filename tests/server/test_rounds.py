@@ -233,7 +233,10 @@ def test_parts_of_a_job_must_go_together(tmp_path: Path) -> None:
         make_job(tmp_path, strategy="krum", options={}).wrapper()
     assert make_job(tmp_path, strategy="krum", options={}, noise_multiplier=0.0).wrapper().individual
     local = replace(toy_device.manifest(), noise_on_device=True).to_dict()
-    assert make_job(tmp_path, trust="local", manifest=local, noise_multiplier=0.0).wrapper().z == 0
+    own = {"trust": "local", "manifest": local, "noise_multiplier": 0.0}
+    assert make_job(tmp_path, **own, device_noise=2.0).wrapper().z == 0
+    with pytest.raises(StrategyError, match="its deviation is 0; accepted: above 0"):
+        make_job(tmp_path, **own).wrapper()
     with pytest.raises(StrategyError, match="trust is central"):
         make_job(tmp_path, manifest=local, noise_multiplier=0.0).wrapper()
 

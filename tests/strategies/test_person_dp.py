@@ -121,7 +121,7 @@ def test_a_bad_reply_is_counted_and_never_aggregated(fault: str) -> None:
 
 
 def test_noise_on_the_device_may_exceed_the_clip() -> None:
-    wrapper = toy.wrap(manifest=toy.manifest(1.0, noise_on_device=True))
+    wrapper = toy.wrap(manifest=toy.manifest(1.0, noise_on_device=True), device_noise=6.0)
     toy.run_round(wrapper, 1, toy.constant(0.0), lambda r, p, s: toy.random(p, size=50.0))
     assert wrapper.counts["refused"] == 0
 

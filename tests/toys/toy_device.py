@@ -24,9 +24,9 @@ SPECS = (TensorSpec("head.a", (3,)), TensorSpec("head.b", (2, 2)))
 SECRET = "person likes purple dragons"
 
 
-def manifest(clip: float = 1.0) -> Manifest:
-    """The toy's manifest."""
-    return Manifest(SPECS, clip, False, {"basis": "toy"})
+def manifest(clip: float = 1.0, *, local: bool = False) -> Manifest:
+    """The toy's manifest; `local`: devices add the noise."""
+    return Manifest(SPECS, clip, local, {"basis": "toy"})
 
 
 class ToyDevice:

@@ -37,15 +37,16 @@ def make_study(
     *,
     address: str = "127.0.0.1:18443",
     enrolled: int = PEOPLE,
+    trust: str = "central",
     **wanted: object,
 ) -> Study:
-    """A study of the toy's manifest, under central trust, its first people enrolled as nodes 104, 103, ..."""
+    """A study of the toy's manifest, its first people enrolled as nodes 104, 103, ..."""
     zeros = {spec.name: np.zeros(spec.shape, np.float32) for spec in toy_device.SPECS}
     values = [f"people={PEOPLE}", f"rounds={ROUNDS}", f"cohort={PEOPLE}", "model.kind=policy", *overrides]
-    made = setup.Contract(toy_device.manifest(), zeros, {})
+    made = setup.Contract(toy_device.manifest(local=trust == "local"), zeros, {})
     with mock.patch.object(setup, "contract_of", return_value=made):
         ask = setup.Wanted(
-            "central", "toy", address, "2099-01-01", "a test", "nobody", overrides=values, **wanted  # type: ignore[arg-type]
+            trust, "toy", address, "2099-01-01", "a test", "nobody", overrides=values, **wanted  # type: ignore[arg-type]
         )  # fmt: skip
         setup.init_study(folder, ask)
     study = Study(folder)
