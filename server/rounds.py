@@ -266,8 +266,7 @@ def _charge(job: Job, run: str, round: int, cohort: Sequence[int]) -> None:
     if job.ledger is None or job.charge[1] <= 0:
         return
     cost = (job.charge[0], job.charge[1], 1)
-    accountant = "rdp" if job.participations is None else "gaussian"
-    with Ledger(Path(job.ledger), run, accountant) as ledger:
+    with Ledger(Path(job.ledger), run) as ledger:
         key = f"round {round}"
         if job.participations is None:
             ledger.reserve(EVERYBODY, job.arm, key, cost, unit=job.unit)

@@ -37,7 +37,8 @@ CODE = re.compile(r"`([^`]*)`")
 FORMULAS: dict[str, Callable[[int], float]] = {
     "max(2, people // 5)": lambda people: max(2, people // 5),
     "min(people, 2000)": lambda people: min(people, 2000),
-    "min(people ** -1.1, 0.01)": lambda people: min(people**-1.1, 0.01),
+    "min(0.1 / people, 0.001)": lambda people: min(0.1 / people, 0.001),
+    "min(0.1 / people / data.pairs_per_person, 0.001)": lambda people: min(0.1 / people / 40, 0.001),
 }
 
 

@@ -299,5 +299,5 @@ key-value cache, and go on with the adapter from the last prompt token.
 
 def _claim(card: ModelCard) -> str:
     if card.epsilon is None:
-        return "not claimed: too few people for a delta that means something"
+        return "not claimed: too few people, or too large a delta for so many"
     return f"{card.epsilon:g}, {card.delta:g} per {card.unit}"

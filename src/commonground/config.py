@@ -120,7 +120,7 @@ class PrivatePrivacyConfig:
     """
 
     epsilon: float | None = None
-    delta: float = 1e-3
+    delta: float | None = None
     clip: float | None = None
     steps: int | None = None
     mechanism: str = "dp_sgd"
@@ -131,11 +131,11 @@ class PrivatePrivacyConfig:
 
 @dataclass
 class PrivacyConfig:
-    """`unit`: the claim for the shared adapter; `trust`: who adds the noise; `accountant`: rdp | prv."""
+    """`unit`: the claim for the shared adapter; `trust`: who adds the noise; `accountant`: prv | rdp."""
 
     unit: str = "person"
     trust: str = "central"
-    accountant: str = "rdp"
+    accountant: str = "prv"
     shared: SharedPrivacyConfig = field(default_factory=SharedPrivacyConfig)
     private: PrivatePrivacyConfig = field(default_factory=PrivatePrivacyConfig)
 

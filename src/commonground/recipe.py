@@ -78,8 +78,17 @@ def resolve(config: Config) -> Config:
     if full.evaluation.people is None:
         full.evaluation.people = min(full.people, 2000)
     if full.privacy.shared.delta is None:
-        full.privacy.shared.delta = default_delta(full.people)
+        full.privacy.shared.delta = default_delta(full.people * _comparisons(full))
+    if full.privacy.private.delta is None:
+        full.privacy.private.delta = default_delta(full.people * full.data.pairs_per_person)
     return full
+
+
+def _comparisons(config: Config) -> int:
+    """How many units of the shared claim one person can have."""
+    if config.privacy.unit != "comparison":
+        return 1
+    return config.data.pairs_per_person * len(config.shared.tags)
 
 
 def _styles(config: Config) -> bool:
@@ -127,7 +136,7 @@ def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
         cohort=min(int(config.cohort or 2), people),
         rounds=config.rounds,
         epsilon_target=privacy.shared.epsilon,
-        delta=float(privacy.shared.delta or 0),
+        delta=privacy.shared.delta,
         accountant=privacy.accountant,
         participations=privacy.shared.participations,
         pair_sampling=privacy.private.sampling if privacy.unit == "comparison" else None,
@@ -136,6 +145,7 @@ def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
         start=privacy.shared.clip_start,
         mechanism=privacy.shared.mechanism,
         band=privacy.shared.band,
+        comparisons=_comparisons(config),
     )
     private = private_claim(
         mechanism=privacy.private.mechanism,
@@ -146,6 +156,7 @@ def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
         cap=config.data.pairs_per_person,
         accountant=privacy.accountant,
         clip=privacy.private.clip,
+        people=people,
     )
     return shared, private
 

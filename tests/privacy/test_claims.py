@@ -17,7 +17,7 @@ def claim(**changes: Any) -> SharedClaim:
 def test_person_central_is_amplified_by_the_cohort_and_charged_every_round() -> None:
     found = claim()
     assert (found.sampling, found.rounds, found.participations) == (0.2, 30, None)
-    assert found.delta == pytest.approx(500**-1.1)
+    assert found.delta == pytest.approx(1 / 5000)
     assert 7.97 < found.epsilon <= 8
     assert found.epsilon == epsilon_sampled_gaussian(found.noise_multiplier, 0.2, 30, found.delta)
     assert found.charge(7) == (0.2, found.noise_multiplier, 7)
@@ -82,7 +82,7 @@ def test_epsilon_over_rounds_rises_to_the_whole(accountant: str) -> None:
 
 def test_dict_is_json_and_holds_both_accountants() -> None:
     values = json.loads(json.dumps(claim().to_dict(), allow_nan=False))
-    assert values["epsilon"] == values["epsilon_rdp"] > values["epsilon_prv"] > 0
+    assert values["epsilon_rdp"] > values["epsilon"] == values["epsilon_prv"] > 0
     assert {"unit", "neighbours", "adversary", "delta", "noise_multiplier", "sampling", "rounds"} <= set(
         values
     )
@@ -99,6 +99,26 @@ def test_few_people_get_no_epsilon_but_a_nominal_one() -> None:
     assert "epsilon_if_many" not in claim().to_dict()
 
 
+def test_a_delta_too_large_for_the_units_gets_no_number() -> None:
+    """Units are people, or comparisons of all people where those are protected, as in private adapters."""
+    assert not claim(people=200, cohort=40, delta=0.004).meaningful
+    assert claim(people=200, cohort=40, delta=1 / 2000).meaningful
+    pairs: dict[str, Any] = {"unit": "comparison", "pair_sampling": 0.25, "comparisons": 40}
+    assert not claim(**pairs, delta=1 / 5000).meaningful
+    assert claim(**pairs).meaningful
+    assert claim(**pairs).units == 500 * 40
+    assert claim(**pairs).delta == pytest.approx(1 / 200_000)
+    kept = private_claim("dp_sgd", 8.0, None, 0.25, 20, 40, people=300)
+    assert (kept.units, kept.meaningful) == (12_000, True)
+    assert kept.delta == pytest.approx(1 / 120_000)
+    large = private_claim("dp_sgd", 8.0, 1e-3, 0.25, 20, 40, people=300)
+    assert not large.meaningful
+    values = json.loads(json.dumps(large.to_dict(), allow_nan=False))
+    assert (values["epsilon"], values["epsilon_prv"], values["meaningful"]) == (None, None, False)
+    assert 7.9 < values["epsilon_if_many"] <= 8
+    assert private_claim("label", 2.0, people=10**6).meaningful  # delta is 0
+
+
 def test_every_fault_is_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         claim(unit="pair", trust="both", epsilon_target=0.0, delta=2.0, cohort=501, accountant="gdp")
@@ -109,7 +129,7 @@ def test_every_fault_is_reported_at_once() -> None:
 
 
 def test_private_dp_sgd_solves_the_lifetime() -> None:
-    found = private_claim("dp_sgd", 8.0, 1e-3, 0.25, 20, 40)
+    found = private_claim("dp_sgd", 8.0, 1e-3, 0.25, 20, 40, "rdp")
     assert found.noise_multiplier == pytest.approx(0.887, rel=2e-3)
     assert found.expected_batch == 10
     assert found.epsilon_after(20) == found.epsilon == found.epsilon_after(1000) <= 8

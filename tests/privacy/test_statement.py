@@ -56,7 +56,7 @@ def test_holds_every_number(claim: SharedClaim) -> None:
     for words in (claim.neighbours, claim.adversary, own.neighbours, own.adversary, "one " + claim.unit):
         assert words in text
     assert all(name in text for name in RELEASED + WORDS)
-    assert "RDP" in text or "Gaussian accountant" in text
+    assert "PRV" in text or "Gaussian accountant" in text
 
 
 def test_the_units_of_two_tags_are_two_sentences() -> None:
@@ -68,7 +68,8 @@ def test_the_units_of_two_tags_are_two_sentences() -> None:
 
 
 def test_names_the_accountant() -> None:
-    assert "PRV accountant" in said(shared(accountant="prv", rounds=3))
+    assert "PRV accountant" in said(shared(rounds=3))
+    assert "RDP accountant" in said(shared(accountant="rdp", rounds=3))
     assert "exact (analytic) Gaussian" in said(shared(trust="local"))
 
 
@@ -89,7 +90,8 @@ def test_simulation_is_a_side_view() -> None:
 def test_few_people_get_no_epsilon_number(trust: str) -> None:
     few = shared(people=12, cohort=6, rounds=10, epsilon_target=6.5432, trust=trust)
     text = said(few)
-    assert "meaningless" in text
+    assert "12 people are fewer than 100" in text
+    assert "no number is claimed" in text
     assert not re.search(r"epsilon\s*(=|is|of|at most)\s*\d", text)
     for value in (few.epsilon, 6.5432):
         for form in (f"{value:.4g}", f"{value:.3g}", f"{value:.2f}", str(value)):
@@ -121,9 +123,14 @@ def test_schedules_are_told_apart() -> None:
         assert "depends on private adapters" in text
 
 
-def test_a_delta_too_large_for_the_cap_is_said() -> None:
-    assert "not below 1/2000" in said(shared(), private(cap=2000))
-    assert "not below" not in said(shared(), private())
+def test_a_delta_too_large_gets_no_number_and_is_explained() -> None:
+    text = said(shared(people=200, cohort=40, delta=0.004), private(people=200))
+    assert "delta = 0.004 over 200 units is meaningless" in text
+    assert "show at least one with probability 0.5514; at most 0.0005 is accepted" in text  # 1 - 0.996^200
+    assert "delta = 0.001 over 8600 units is meaningless" in text
+    assert "epsilon =" not in text
+    assert "fail outright" not in text
+    assert "meaningless" not in said(shared(), private(delta=None, people=500))
 
 
 def test_a_release_without_an_account_is_refused() -> None:

@@ -42,6 +42,10 @@ NB = "\N{NO-BREAK SPACE}"
         (w.epsilon("odd"), "not claimed"),
         (w.epsilon([1]), "not claimed"),
         (w.claimed({"epsilon": None, "meaningful": False}), "not claimed (too few people)"),
+        (
+            w.claimed({"epsilon": None, "meaningful": False, "units": 200, "delta": 0.004}),
+            "not claimed (delta is too large)",
+        ),
         (w.claimed({"epsilon": 8.0, "meaningful": True}), "8"),
         (w.scientific(0.00294), "2.9e−3"),
         (w.scientific(0.5), "0.5"),

@@ -76,7 +76,7 @@ def test_events_have_a_line_a_round(plain: tuple[Path, dict[str, Any]]) -> None:
 def test_so_few_people_get_no_epsilon(plain: tuple[Path, dict[str, Any]]) -> None:
     shared = plain[1]["privacy"]["shared"]
     assert shared["epsilon"] is None
-    assert "meaningless" in plain[1]["privacy"]["statement"]
+    assert "no number is claimed" in plain[1]["privacy"]["statement"]
 
 
 def test_the_ledger_was_charged_what_the_claim_says(plain: tuple[Path, dict[str, Any]]) -> None:

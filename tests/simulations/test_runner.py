@@ -122,7 +122,7 @@ def test_what_left_is_what_the_events_say(plain: Plain) -> None:
 def test_few_people_get_no_pretty_epsilon(plain: Plain) -> None:
     shared = plain[1]["privacy"]["shared"]
     assert (shared["epsilon"], shared["meaningful"]) == (None, False)
-    assert "meaningless" in plain[1]["privacy"]["statement"]
+    assert "no number is claimed" in plain[1]["privacy"]["statement"]
     assert {event["epsilon"] for event in read_events(plain[0] / EVENTS)} == {None}
     assert {line["epsilon"] for arm in plain[1]["curves"].values() for line in arm} == {None}
     assert {receipt["epsilon"] for receipt in plain[1]["egress"]["receipts"]} == {"not claimed"}

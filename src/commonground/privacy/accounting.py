@@ -4,28 +4,33 @@ Letters: q is the Poisson sampling rate of the protected unit, z the noise multi
 deviation over the clip norm), T the number of steps. Neighbours differ by adding or removing one unit.
 Curves are composed first and converted to epsilon once, at the end. Every value is an upper bound.
 
-Accountants: `rdp` (rdp.py), `prv` (prv.py; tighter, slower) and `gaussian`, exact where every unit takes part
-in every step (q = 1; Balle and Wang 2018, arXiv 1805.06530).
+Accountants: `prv` (prv.py; within 1 % of what there is to lose, the default), `rdp` (rdp.py; 12 to 29 %
+above it) and `gaussian`, exact where every unit takes part in every step (q = 1; Balle and Wang 2018, arXiv
+1805.06530).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from commonground.errors import InputError, PrivacyError
 from commonground.privacy.prv import epsilon_prv
-from commonground.privacy.rdp import epsilon_rdp
+from commonground.privacy.rdp import WHOLE_ORDERS, epsilon_rdp
 
 Accountant = Literal["rdp", "prv", "gaussian"]
 ACCOUNTANTS: tuple[str, ...] = ("rdp", "prv", "gaussian")
-PRV_ERROR = 0.01  # absolute error of epsilon, added so that the value stays an upper bound
+DEFAULT: Accountant = "prv"
+PRV_ERROR = 0.01  # absolute error of epsilon, added so that the value stays an upper bound; less where
+PRV_SHARE = 1 / 200  # ... that would be a larger part of epsilon than this
 PRV_LIMIT = 200.0  # beyond this RDP epsilon the PRV grid outgrows memory, and the number says nothing anyway
 TOLERANCE = 5e-4  # relative width at which the search for a noise multiplier stops
 MOST_NOISE, LEAST_NOISE = 2.0**17, 1e-2
-FEW_PEOPLE = 100
-LARGEST_DELTA = 1e-2
+FEW_PEOPLE = 100  # with fewer no epsilon is claimed; a rule of ours, not of the mathematics
+LARGEST_SHARE = 0.1  # of delta times the number of units
+LARGEST_DELTA = 1e-3
 
 
 class Charge(NamedTuple):
@@ -37,7 +42,7 @@ class Charge(NamedTuple):
 
 
 def epsilon_sampled_gaussian(
-    noise_multiplier: float, sampling: float, steps: int, delta: float, accountant: str = "rdp"
+    noise_multiplier: float, sampling: float, steps: int, delta: float, accountant: str = DEFAULT
 ) -> float:
     """Epsilon of T Poisson-sampled Gaussian releases.
 
@@ -58,7 +63,7 @@ def epsilon_sampled_gaussian(
 
 
 def epsilon_composed(
-    charges: Iterable[tuple[float, float, int]], delta: float, accountant: str = "rdp"
+    charges: Iterable[tuple[float, float, int]], delta: float, accountant: str = DEFAULT
 ) -> float:
     """Epsilon of several sampled Gaussians (q, z, T) on the same units, composed adaptively.
 
@@ -76,13 +81,14 @@ def epsilon_composed(
         return math.inf
     if accountant == "gaussian":
         return epsilon_gaussian(_mu(merged), delta)
-    rdp = epsilon_rdp(merged, delta)
-    if accountant == "rdp" or rdp > PRV_LIMIT:
-        return rdp
-    try:
-        return min(rdp, epsilon_prv(merged, delta, error=max(PRV_ERROR, rdp / 2000)))
-    except (RuntimeError, ValueError):  # Opacus' ways to say that its grid does not fit
-        return rdp
+    if accountant == "rdp":
+        return epsilon_rdp(merged, delta)
+    rough = epsilon_rdp(merged, delta, WHOLE_ORDERS)
+    if 0 < rough <= PRV_LIMIT:
+        error = max(min(PRV_ERROR, rough * PRV_SHARE), rough / 2000)
+        with contextlib.suppress(RuntimeError, ValueError):  # ways to say that the grid does not fit
+            return min(rough, epsilon_prv(merged, delta, error=error))
+    return epsilon_rdp(merged, delta)
 
 
 def flatten(charges: Iterable[tuple[float, float, int]]) -> tuple[Charge, ...]:
@@ -101,7 +107,7 @@ def flatten(charges: Iterable[tuple[float, float, int]]) -> tuple[Charge, ...]:
     return tuple(Charge(q, z, steps[q, z]) for q, z in sorted(steps))
 
 
-def noise_for(epsilon: float, delta: float, sampling: float, steps: int, accountant: str = "rdp") -> float:
+def noise_for(epsilon: float, delta: float, sampling: float, steps: int, accountant: str = DEFAULT) -> float:
     """Smallest noise multiplier (to 1e-3 relative) whose epsilon is at most the target.
 
     Args:
@@ -117,24 +123,30 @@ def noise_for(epsilon: float, delta: float, sampling: float, steps: int, account
     _check_target(epsilon)
     if epsilon == math.inf or sampling == 0 or steps == 0:
         return 0.0
-    start = 1.0
-    if accountant == "prv":  # its bound never exceeds RDP's, so start from the cheap answer
-        try:
-            start = noise_for(epsilon, delta, sampling, steps, "rdp")
-        except PrivacyError:
-            start = 1.0
+    what = f"delta {delta:g} with accountant {accountant}"
+
+    def rough(noise: float) -> float:
+        return epsilon_rdp([(sampling, noise, steps)], delta, WHOLE_ORDERS)
 
     def reached(noise: float) -> float:
         return epsilon_sampled_gaussian(noise, sampling, steps, delta, accountant)
 
-    return _smallest(reached, epsilon, start, f"delta {delta:g} with accountant {accountant}")
+    if accountant != "prv":
+        return _smallest(reached, epsilon, 1.0, what)
+    start = 1.0
+    with contextlib.suppress(PrivacyError):  # PRV's bound never exceeds RDP's: begin at the cheap answer
+        start = _smallest(rough, epsilon, start, what)
+    return _smallest(reached, epsilon, start, what, step=1.25)
 
 
-def _smallest(reached: Callable[[float], float], target: float, start: float, what: str) -> float:
+def _smallest(
+    reached: Callable[[float], float], target: float, start: float, what: str, step: float = 2.0
+) -> float:
     """Smallest noise with `reached(noise)` at most `target`; the value returned always holds.
 
     Epsilon is close to a power of the noise, so the bracket is cut by interpolation of logarithms, a little
-    to the right and a little to the left of the expected root in turn, and halved every third time.
+    to the right and a little to the left of the expected root in turn, and halved every third time. `step`
+    is the first bracket's width: less than 2 where `start` is known to be near.
     """
     high, above = start, reached(start)
     while above > target:
@@ -144,7 +156,8 @@ def _smallest(reached: Callable[[float], float], target: float, start: float, wh
                 f"no noise gives epsilon {target:g} at {what}", hint="ask for a larger epsilon, or use prv"
             )
         above = reached(high)
-    low, below = high / 2, reached(high / 2)
+    low = high / step
+    below = reached(low)
     while below <= target:
         high, above, low = low, below, low / 2
         if high < LEAST_NOISE:
@@ -216,15 +229,21 @@ def _check_target(epsilon: float) -> None:
         raise InputError(f"epsilon is {epsilon!r}; a number above 0, or inf, is needed")
 
 
-def default_delta(people: int) -> float:
-    """people^-1.1, below 1/people, and never more than 0.01 (methods E0)."""
-    return min(float(people) ** -1.1, LARGEST_DELTA) if people >= 1 else LARGEST_DELTA
+def largest_delta(units: int) -> float:
+    """1/(10 units), and never more than 0.001: the default, and the most that gets a number.
 
+    A mechanism that shows each unit in clear with probability delta keeps an (epsilon, delta) promise; with
+    this delta it would show one of all units with probability below 10 %.
 
-def delta_is_meaningful(people: int, delta: float) -> bool:
-    """Whether an (epsilon, delta) claim over so many people says anything.
-
-    delta is the probability with which the promise may fail outright, so it must stay below 1/people and
-    0.01; with fewer than 100 people no useful delta does both.
+    Args:
+        units: how many there are of what the claim protects: people, or comparisons.
     """
-    return people >= FEW_PEOPLE and delta < 1 / people and delta <= LARGEST_DELTA
+    return min(LARGEST_SHARE / max(1, units), LARGEST_DELTA)
+
+
+default_delta = largest_delta
+
+
+def delta_is_meaningful(units: int, delta: float) -> bool:
+    """Whether delta is small enough for a claim over so many units."""
+    return delta <= largest_delta(units) * (1 + 1e-9)

@@ -14,6 +14,8 @@ from typing import Any
 from commonground.errors import ConfigError
 from commonground.privacy.accounting import (
     ACCOUNTANTS,
+    DEFAULT,
+    FEW_PEOPLE,
     Charge,
     default_delta,
     delta_is_meaningful,
@@ -27,6 +29,7 @@ from commonground.privacy.private_claims import (
     PrivateClaim,
     after,
     claim_values,
+    nominal,
     number_faults,
     private_claim,
     unknown,
@@ -45,7 +48,6 @@ ADVERSARIES = {
     "server is trusted with single clipped updates",
     "local": "the server and anybody else, who see every single noised message and who sent it",
 }
-NOMINAL = "nominal: what the same noise would give if delta meant something, as it does over many people"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class SharedClaim:
         trust: central | local, who adds the noise.
         schedule: decoupled | alternating | joint.
         epsilon: reached by the whole run, at most the target; infinity without noise.
-        delta: probability with which the promise may fail.
+        delta: what the bound on odds leaves out, see docs/privacy.md.
         accountant: rdp | prv | gaussian.
         noise_multiplier: z, the noise deviation over `clip` (for local trust: on every message).
         sampling: q of one round.
@@ -68,9 +70,10 @@ class SharedClaim:
         clip: C, L2 over the whole flat update (person) or gradient (comparison); None if not given.
         people: N.
         cohort: qN people expected a round.
-        meaningful: whether delta says anything for so few people.
+        meaningful: whether there are people enough, and delta is small enough for so many units.
         adaptive: the clip that follows the median norm, or None where it is fixed.
         banded: the noise that cancels between rounds, or None where it is fresh in each.
+        units: how many of what is protected there can be: people, or people times comparisons of each.
     """
 
     unit: str
@@ -91,6 +94,7 @@ class SharedClaim:
     meaningful: bool
     adaptive: AdaptiveClip | None = None
     banded: BandedNoise | None = None
+    units: int = 0
 
     def charge(self, rounds: int = 1) -> Charge:
         """What `rounds` rounds (local trust at person level: messages) cost everybody who is charged."""
@@ -120,11 +124,7 @@ class SharedClaim:
             del values[name]
             if part is not None:
                 values[name] = part.to_dict()
-        if not self.meaningful and math.isfinite(self.epsilon):
-            nominal = values["epsilon"]
-            values |= {"epsilon": None, "epsilon_rdp": None, "epsilon_prv": None}
-            values |= {"epsilon_if_many": nominal, "epsilon_if_many_is": NOMINAL}
-        return values
+        return values if self.meaningful else nominal(values)
 
 
 def shared_claim(
@@ -136,7 +136,7 @@ def shared_claim(
     rounds: int = 0,
     epsilon_target: float = math.inf,
     delta: float | None = None,
-    accountant: str = "rdp",
+    accountant: str = DEFAULT,
     participations: int | None = None,
     pair_sampling: float | None = None,
     clip: float | None = None,
@@ -144,6 +144,7 @@ def shared_claim(
     start: float | None = None,
     mechanism: str = "gaussian",
     band: int | None = None,
+    comparisons: int = 1,
 ) -> SharedClaim:
     """Solve the noise of the shared adapter and say what it promises.
 
@@ -155,7 +156,7 @@ def shared_claim(
         cohort: people expected a round.
         rounds: T.
         epsilon_target: above 0; infinity means no noise.
-        delta: None means people^-1.1, at most 0.01.
+        delta: None means 1/(10 units), at most 0.001.
         accountant: rdp | prv; person-level local trust is always accounted exactly (gaussian).
         participations: cap on one person's messages with local trust; None means
             ceil(qT) + 3 ceil(sqrt(qT)).
@@ -166,6 +167,7 @@ def shared_claim(
         mechanism: gaussian (fresh noise, secret coins) | banded (noise that cancels, no coins); banded needs
             unit person, trust central and one clip.
         band: b of banded noise; None is the largest that people and cohort allow.
+        comparisons: most comparisons of one person; counted in unit comparison.
 
     Raises:
         ConfigError: every fault at once.
@@ -203,7 +205,8 @@ def shared_claim(
         faults.append("privacy.shared.clip is None; an adapted clip needs a largest one")
     if faults:
         raise ConfigError(faults)
-    delta = default_delta(people) if delta is None else float(delta)
+    units = people * comparisons if unit == "comparison" else people
+    delta = default_delta(units) if delta is None else float(delta)
     most: int | None = None
     banded: BandedNoise | None = None
     adversary = ADVERSARIES[trust]
@@ -245,8 +248,9 @@ def shared_claim(
         clip=clip,
         people=people,
         cohort=cohort,
-        meaningful=delta_is_meaningful(people, delta),
+        meaningful=people >= FEW_PEOPLE and delta_is_meaningful(units, delta),
         adaptive=adaptive_clip(cohort, noise, float(clip or 0), start) if adaptive else None,
         banded=banded,
+        units=units,
     )
     return replace(claim, epsilon=epsilon_composed([claim.charge(claim.most)], delta, accountant))

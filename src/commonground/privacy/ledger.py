@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from commonground.errors import InputError, PrivacyError, Reason, StorageError
-from commonground.privacy.accounting import Charge, epsilon_composed, flatten
+from commonground.privacy.accounting import DEFAULT, Charge, epsilon_composed, flatten
 
 EVERYBODY = "*"
 SLACK = 1e-9  # relative; a cap equal to the epsilon of the last allowed charge lets that charge through
@@ -45,7 +45,7 @@ class Ledger:
     Args:
         path: the SQLite file; made if it does not exist.
         run: name of the run that new entries belong to; caps look at all runs in the file.
-        accountant: rdp | prv | gaussian, used for caps and epsilon.
+        accountant: prv | rdp | gaussian, used for caps and epsilon.
         connect: gives the connection to use instead, of any module with the interface of `sqlite3` and
             with isolation level None. Inside a transaction that its owner began, what this ledger does is a
             part of that one: a reservation is durable when the owner has committed, and not before.
@@ -59,7 +59,7 @@ class Ledger:
         self,
         path: str | Path,
         run: str,
-        accountant: str = "rdp",
+        accountant: str = DEFAULT,
         *,
         connect: Callable[[], Any] | None = None,
         failure: type[Exception] = sqlite3.Error,

@@ -8,10 +8,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
 from commonground.errors import ConfigError, InputError
-from commonground.privacy.accounting import ACCOUNTANTS, Charge, epsilon_composed, noise_for
+from commonground.privacy.accounting import (
+    ACCOUNTANTS,
+    DEFAULT,
+    Charge,
+    default_delta,
+    delta_is_meaningful,
+    epsilon_composed,
+    noise_for,
+)
 from commonground.privacy.mechanisms import flip_probability
 
 MECHANISMS = ("dp_sgd", "label")
+NOMINAL = "nominal: what the same noise would give if delta meant something, as it does over many people"
 
 
 class Claim(Protocol):
@@ -42,6 +51,7 @@ class PrivateClaim:
         cap: public cap on comparisons a person; the expected batch is q * cap.
         clip: C of one pair's gradient; None if not given.
         flip_probability: of a reported choice; 0 for dp_sgd.
+        units: comparisons that there can be, of all people together.
     """
 
     mechanism: str
@@ -57,6 +67,12 @@ class PrivateClaim:
     cap: int
     clip: float | None
     flip_probability: float
+    units: int
+
+    @property
+    def meaningful(self) -> bool:
+        """Whether delta is small enough for so many comparisons."""
+        return self.mechanism == "label" or delta_is_meaningful(self.units, self.delta)
 
     @property
     def expected_batch(self) -> float:
@@ -79,19 +95,22 @@ class PrivateClaim:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values; a label claim has no accountant's epsilon beside its own."""
-        values = claim_values(self, self.steps)
-        return values | {"epsilon_rdp": None, "epsilon_prv": None} if self.mechanism == "label" else values
+        values = claim_values(self, self.steps) | {"meaningful": self.meaningful}
+        if self.mechanism == "label":
+            return values | {"epsilon_rdp": None, "epsilon_prv": None}
+        return values if self.meaningful else nominal(values)
 
 
 def private_claim(
     mechanism: str = "dp_sgd",
     epsilon_target: float = math.inf,
-    delta: float = 1e-3,
+    delta: float | None = None,
     sampling: float = 0.25,
     steps: int = 0,
     cap: int = 40,
-    accountant: str = "rdp",
+    accountant: str = DEFAULT,
     clip: float | None = None,
+    people: int = 1,
 ) -> PrivateClaim:
     """Solve the noise, or the flips, of private adapters and say what they promise.
 
@@ -99,12 +118,13 @@ def private_claim(
         mechanism: dp_sgd (a comparison is protected, (epsilon, delta)) | label (only which answer was
             preferred, pure epsilon).
         epsilon_target: for the whole lifetime, above 0; infinity means no noise and no flips.
-        delta: of dp_sgd.
+        delta: of dp_sgd; None means 1/(10 units), at most 0.001.
         sampling: q of a comparison in one step.
         steps: lifetime number of steps.
         cap: public cap on comparisons a person.
         accountant: rdp | prv.
         clip: C, only quoted.
+        people: who may have a private adapter; delta is counted over the comparisons of all of them.
 
     Raises:
         ConfigError: every fault at once.
@@ -120,6 +140,8 @@ def private_claim(
         faults.append(f"privacy.private.steps is {steps}, the cap {cap}; at least 0 and 1 are needed")
     if faults:
         raise ConfigError(faults)
+    units = people * cap
+    delta = default_delta(units) if delta is None else float(delta)
     label = mechanism == "label"
     noise = 0.0 if label else noise_for(epsilon_target, delta, sampling, steps, accountant)
     spent = epsilon_target if label else epsilon_composed([(sampling, noise, steps)], delta, accountant)
@@ -137,6 +159,7 @@ def private_claim(
         cap=cap,
         clip=clip,
         flip_probability=flip_probability(epsilon_target) if label else 0.0,
+        units=units,
     )
 
 
@@ -152,6 +175,14 @@ def claim_values(claim: Claim, count: int) -> dict[str, Any]:
     for accountant in ACCOUNTANTS[:2]:
         values[f"epsilon_{accountant}"] = json_value(claim.epsilon_after(count, accountant))
     return values
+
+
+def nominal(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values without an epsilon, where it is finite; what it would be stands beside."""
+    if values["epsilon"] == "inf":
+        return values
+    none = {"epsilon": None, "epsilon_rdp": None, "epsilon_prv": None}
+    return values | none | {"epsilon_if_many": values["epsilon"], "epsilon_if_many_is": NOMINAL}
 
 
 def json_value(value: Any) -> Any:

@@ -19,18 +19,21 @@ ORDERS: tuple[float, ...] = (
     *(1 + x / 10 for x in range(1, 100)),
     *map(float, (*range(11, 65), 72, 80, 96, 112, 128, 192, 256, 384, 512)),
 )
+WHOLE_ORDERS: tuple[float, ...] = tuple(order for order in ORDERS if order == int(order))  # quick to compute
 
 
-def epsilon_rdp(charges: Iterable[tuple[float, float, int]], delta: float) -> float:
+def epsilon_rdp(
+    charges: Iterable[tuple[float, float, int]], delta: float, orders: tuple[float, ...] = ORDERS
+) -> float:
     """Upper bound of epsilon of charges (q, z, T), never below 0; infinity if any z is 0."""
     history = tuple(charges)
 
     def at(index: int) -> float:
-        order = ORDERS[index]
+        order = orders[index]
         rdp = sum(steps * rdp_step(sampling, noise, order) for sampling, noise, steps in history)
         return rdp + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
 
-    low, high = 0, len(ORDERS) - 1
+    low, high = 0, len(orders) - 1
     while low < high:
         middle = (low + high) // 2
         # Where both are infinite the orders are too high.

@@ -11,14 +11,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from commonground.errors import PrivacyError, Reason
-from commonground.privacy.accounting import FEW_PEOPLE, LARGEST_DELTA
+from commonground.privacy.accounting import FEW_PEOPLE, delta_is_meaningful, largest_delta
 from commonground.privacy.adaptive_clip import RATE, TARGET, AdaptiveClip
 from commonground.privacy.banded import BandedNoise
 from commonground.privacy.claims import PrivateClaim, SharedClaim
 
 ACCOUNTANT_WORDS = {
-    "rdp": "the RDP accountant",
     "prv": "the PRV accountant",
+    "rdp": "the RDP accountant",
     "gaussian": "the exact (analytic) Gaussian accountant",
 }
 SIDE_VIEW = (
@@ -90,12 +90,7 @@ def _shared(claim: SharedClaim, people: int) -> str:
             "adapter, and what a person said may be read from it."
         )
     if not claim.meaningful:
-        return (
-            f"{head} With {claim.people} people delta = {_number(claim.delta)} is meaningless: delta, the "
-            f"probability with which the promise may fail outright, must be below 1/people and at most "
-            f"{_number(LARGEST_DELTA)}, over at least {FEW_PEOPLE} people. Noise was added, but no number is "
-            "claimed for it."
-        )
+        return f"{head} {doubt(claim)} Noise was added, but no number is claimed for it."
     return (
         f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)} for "
         f"the whole run of {claim.rounds} rounds, by {ACCOUNTANT_WORDS[claim.accountant]}."
@@ -209,15 +204,35 @@ def _private(claim: PrivateClaim) -> str:
             "compared is not protected."
         )
     clip = "C" if claim.clip is None else f"C = {_number(claim.clip)}"
-    text = (
-        f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)}, by "
-        f"{ACCOUNTANT_WORDS[claim.accountant]}, for a lifetime of {claim.steps} steps of per-pair DP-SGD "
-        f"with Poisson sampling q = {_number(claim.sampling)} of at most {claim.cap} comparisons, clip "
-        f"{clip} and z = {_number(claim.noise_multiplier)}; when the steps are spent the adapter freezes."
+    how = (
+        f"a lifetime of {claim.steps} steps of per-pair DP-SGD with Poisson sampling q = "
+        f"{_number(claim.sampling)} of at most {claim.cap} comparisons, clip {clip} and z = "
+        f"{_number(claim.noise_multiplier)}; when the steps are spent the adapter freezes."
     )
-    if claim.delta >= 1 / claim.cap:
-        text += f" delta is not below 1/{claim.cap}, so it allows one comparison of a full set to be exposed."
-    return text
+    if not claim.meaningful:
+        return f"{head} {doubt(claim)} Noise was added, but no number is claimed for it. It has {how}"
+    return (
+        f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)}, by "
+        f"{ACCOUNTANT_WORDS[claim.accountant]}, for {how}"
+    )
+
+
+def doubt(claim: SharedClaim | PrivateClaim) -> str:
+    """Why a claim that is not meaningful gets no number, in a sentence or two; empty where it is."""
+    if claim.meaningful:
+        return ""
+    if isinstance(claim, SharedClaim) and claim.people < FEW_PEOPLE and _fits(claim):
+        return f"{claim.people} people are fewer than {FEW_PEOPLE}, and for so few no epsilon is claimed."
+    shown = -math.expm1(claim.units * math.log1p(-claim.delta))
+    return (
+        f"delta = {_number(claim.delta)} over {claim.units} units is meaningless: a mechanism that shows "
+        f"each of them in clear with probability delta would keep the promise, and show at least one with "
+        f"probability {_number(shown)}; at most {_number(largest_delta(claim.units))} is accepted."
+    )
+
+
+def _fits(claim: SharedClaim | PrivateClaim) -> bool:
+    return delta_is_meaningful(claim.units, claim.delta)
 
 
 def _sentence(words: str) -> str:

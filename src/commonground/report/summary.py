@@ -7,6 +7,7 @@ from typing import Any
 
 from commonground.report.words import (
     FEW_COMPARISONS,
+    WHY_NOT,
     Claimed,
     claim_kind,
     claimed,
@@ -134,6 +135,7 @@ def _cost(budget: Mapping[str, Any], unit: str) -> str:
     if kind is Claimed.UNLIMITED:
         return f"has no privacy guarantee per {unit}"
     if kind is not Claimed.NUMBER:
-        return f"claims no epsilon per {unit}" + (" (too few people)" if kind is Claimed.TOO_FEW else "")
+        why = WHY_NOT.get(kind)
+        return f"claims no epsilon per {unit}" + ("" if why is None else f" ({why})")
     delta = f" at delta {scientific(budget.get('delta'))}" if number(budget.get("delta")) else ""
     return f"costs epsilon {claimed(budget)}{delta} per {unit}"

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from commonground.privacy.accounting import delta_is_meaningful
+
 MISSING = "–"
 MINUS = "−"
 SPACE = "\N{NO-BREAK SPACE}"  # between a number and its unit
@@ -140,23 +142,31 @@ class Claimed(Enum):
     NUMBER = "a number"
     UNLIMITED = "infinite: no guarantee"
     NONE = "none"
-    TOO_FEW = "none, because the people are too few for a meaningful delta"
+    TOO_FEW = "none, because the people are too few"
+    LARGE_DELTA = "none, because delta is too large for so many people, or comparisons"
+
+
+WHY_NOT = {Claimed.TOO_FEW: "too few people", Claimed.LARGE_DELTA: "delta is too large"}
 
 
 def claim_kind(budget: Mapping[str, Any]) -> Claimed:
-    """What kind of epsilon a claim makes; people too few for a meaningful delta get no number."""
+    """What kind of epsilon a claim makes; too few people, or too large a delta for so many, get no number."""
     found = _epsilon(budget.get("epsilon"))
     if math.isinf(found):
         return Claimed.UNLIMITED
     if not math.isnan(found):
         return Claimed.NUMBER
-    return Claimed.TOO_FEW if budget.get("meaningful") is False else Claimed.NONE
+    if budget.get("meaningful") is not False:
+        return Claimed.NONE
+    units, delta = number(budget.get("units")), number(budget.get("delta"))
+    large = units is not None and delta is not None and not delta_is_meaningful(int(units), delta)
+    return Claimed.LARGE_DELTA if large else Claimed.TOO_FEW
 
 
 def claimed(budget: Mapping[str, Any]) -> str:
     """The epsilon that a claim makes, in words."""
-    if claim_kind(budget) is Claimed.TOO_FEW:
-        return "not claimed (too few people)"
+    if (why := WHY_NOT.get(claim_kind(budget))) is not None:
+        return f"not claimed ({why})"
     return epsilon(budget.get("epsilon"))
 
 
