@@ -40,7 +40,7 @@ from commonground.settings import load_config, to_dict, to_yaml
 from commonground.strategies.composition import check_composition, check_model
 from commonground.strategies.registry import client_half, get_strategy, implied_settings
 from commonground.study.charters import CharterFile
-from commonground.study.offer import KIND, TRUSTS, Offer, terms_of
+from commonground.study.offer import KIND, TRUSTS, Offer, refuse_code, terms_of
 from commonground.study.public_parts import FILE, parts_digest, write_parts
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.signing import new_key, sign
@@ -196,6 +196,7 @@ def study_config(wanted: Wanted) -> Config:
         config.privacy.shared.delta = DELTA
     if wanted.insecure_seed is not None:
         config.seed = wanted.insecure_seed
+    refuse_code(config)
     name, options = config.strategy.name, config.strategy.options
     get_strategy(name, options)
     for key, value in implied_settings(name, options).items():

@@ -18,6 +18,7 @@ from commonground import __version__
 from commonground.client.commands import device_app
 from commonground.console import Commands, Format, Output, run_command, stay_quiet
 from commonground.errors import InputError, RunFolderError
+from commonground.own_code import FLAG
 from commonground.server.commands import server_app
 from commonground.simulations.bench.commands import bench_app
 from commonground.simulations.certify.charter_commands import charter_app
@@ -50,6 +51,11 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides.", show_default=False)
 ]
 
+AllowCode = Annotated[
+    bool,
+    typer.Option(FLAG, help="Names of code (module:Class) in the file may be imported, which runs it."),
+]
+
 app.add_typer(bench_app(run_command), name="bench")
 app.add_typer(charter_app, name="charter")
 app.add_typer(device_app, name="device")
@@ -71,6 +77,7 @@ def simulate(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with the run in this folder.")
     ] = None,
+    allow_code: AllowCode = False,
     format: Format = "text",
 ) -> None:
     """Simulate people who learn together and keep their taste to themselves.
@@ -87,9 +94,9 @@ def simulate(
                 raise InputError(
                     "--resume takes the run's own configuration; give no --config, --out or overrides"
                 )
-            folder, settings = resume, RunFolder(resume).config()
+            folder, settings = resume, RunFolder(resume).config(allow_code=allow_code)
         else:
-            settings = read_settings(config, overrides or ())
+            settings = read_settings(config, overrides or (), allow_code=allow_code)
             folder = out or _new_folder()
         # After the settings: a typo is answered before the heavy libraries are loaded.
         from commonground.report.table import headline_table
@@ -142,6 +149,7 @@ def compare(
         Path | None, typer.Option("--resume", help="Go on with the tournament in this folder.")
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; default one a CPU.")] = None,
+    allow_code: AllowCode = False,
     format: Format = "text",
 ) -> None:
     """Compare strategies on the same people, cohorts and noise: which differences are real, and who pays.
@@ -152,7 +160,7 @@ def compare(
     def work(output: Output) -> dict[str, Any]:
         from commonground.simulations.compare.command import run_compare
 
-        return run_compare(output, overrides or (), config, out, resume, workers)
+        return run_compare(output, overrides or (), config, out, resume, workers, allow_code)
 
     run_command(format, work)
 
@@ -213,6 +221,7 @@ def certify(
     full: Annotated[
         bool, typer.Option("--full", help="Also attacks, and everybody is asked every probe.")
     ] = False,
+    allow_code: AllowCode = False,
     format: Format = "text",
 ) -> None:
     """State how likely a personalised answer of a run is to break a charter, and how sure that is.
@@ -224,13 +233,18 @@ def certify(
         from commonground.simulations.certify.command import run_certify
         from commonground.simulations.certify.content import Asked
 
-        return run_certify(output, run, Asked(charter, signer, key, probes, tokens, judge, full))
+        return run_certify(output, run, Asked(charter, signer, key, probes, tokens, judge, full, allow_code))
 
     run_command(format, work)
 
 
 @config_app.command("show")
-def config_show(overrides: Overrides = None, config: ConfigFile = None, format: Format = "text") -> None:
+def config_show(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    allow_code: AllowCode = False,
+    format: Format = "text",
+) -> None:
     """Print every key with the value a run would use.
 
     Example: `commonground config show model.kind=policy`
@@ -241,7 +255,7 @@ def config_show(overrides: Overrides = None, config: ConfigFile = None, format: 
         from commonground.settings import to_dict, to_yaml
         from commonground.simulations.settings import read_settings
 
-        settings = resolve(read_settings(config, overrides or ()))
+        settings = resolve(read_settings(config, overrides or (), allow_code=allow_code))
         output.show(to_yaml(settings).rstrip())
         return {"config": to_dict(settings)}
 
@@ -249,7 +263,12 @@ def config_show(overrides: Overrides = None, config: ConfigFile = None, format: 
 
 
 @config_app.command("check")
-def config_check(overrides: Overrides = None, config: ConfigFile = None, format: Format = "text") -> None:
+def config_check(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    allow_code: AllowCode = False,
+    format: Format = "text",
+) -> None:
     """Say everything that is wrong with a configuration.
 
     Example: `commonground config check --config study.yaml`
@@ -258,7 +277,7 @@ def config_check(overrides: Overrides = None, config: ConfigFile = None, format:
     def work(output: Output) -> dict[str, Any]:
         from commonground.simulations.settings import read_settings
 
-        read_settings(config, overrides or ())
+        read_settings(config, overrides or (), allow_code=allow_code)
         output.show("the configuration is fine")
         return {"faults": []}
 

@@ -16,7 +16,8 @@ from commonground.config import Config
 from commonground.errors import ConfigError, InterruptedRunError, RunFolderError, StorageError
 from commonground.files import write_atomically
 from commonground.mishaps import storage_errors
-from commonground.settings import load_config, to_yaml
+from commonground.own_code import FLAG
+from commonground.settings import config_from, load_config, read_values, refused_code, to_yaml
 
 CONFIG, EVENTS, RESULT, REPORT, LOCK = "config.yaml", "events.jsonl", "result.json", "report.html", ".lock"
 LOG = "devices.log"  # what devices logged, where they did
@@ -58,7 +59,7 @@ class RunFolder:
             raise RunFolderError(f"--out {self.path} is a file; a new or empty folder is needed")
         kept = self.path / CONFIG
         if kept.is_file():
-            if to_yaml(self.config()) != to_yaml(config):
+            if to_yaml(self._kept()) != to_yaml(config):
                 raise RunFolderError(
                     f"{self.path} holds a run of another configuration ({kept})",
                     hint="choose another --out, or resume that run: commonground simulate --resume "
@@ -69,17 +70,45 @@ class RunFolder:
                 f"{self.path} is not empty and holds no run; a new or empty folder is needed"
             )
 
-    def config(self) -> Config:
-        """The configuration of the run in this folder; raises `RunFolderError` where there is none."""
+    def config(self, *, allow_code: bool = False) -> Config:
+        """The configuration of the run in this folder, which may have come from anybody.
+
+        Args:
+            allow_code: whether names of code in it may be imported.
+
+        Raises:
+            RunFolderError: there is none, it is damaged, or it names code that may not be imported.
+        """
+        values, places = self._values()
+        if not allow_code and (named := refused_code(values, places, (), allowed=False)):
+            raise RunFolderError(
+                named[0],
+                hint=f"the run was started with code of somebody's own; if that was you, add {FLAG}",
+            )
+        try:
+            return load_config(self.path / CONFIG, allow_code=allow_code)
+        except ConfigError as error:
+            raise self._damaged(error) from error
+
+    def _kept(self) -> Config:
+        """The same, to be compared with another: nothing in it is imported."""
+        try:
+            return config_from(*self._values())
+        except ConfigError as error:
+            raise self._damaged(error) from error
+
+    def _values(self) -> tuple[dict[str, Any], dict[str, str]]:
         if not (self.path / CONFIG).is_file():
             raise RunFolderError(f"{self.path} holds no run: there is no {CONFIG}")
         try:
-            return load_config(self.path / CONFIG)
+            return read_values(self.path / CONFIG)[:2]
         except ConfigError as error:
-            raise RunFolderError(
-                f"{self.path / CONFIG} is damaged: {error.faults[0]}",
-                hint="mend it, or choose another folder",
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: ConfigError) -> RunFolderError:
+        return RunFolderError(
+            f"{self.path / CONFIG} is damaged: {error.faults[0]}", hint="mend it, or choose another folder"
+        )
 
     @contextmanager
     def claim(self, config: Config) -> Iterator[None]:

@@ -16,6 +16,7 @@ from commonground.config import Config
 from commonground.errors import CommonGroundError, RunFolderError, StorageError
 from commonground.files import write_atomically
 from commonground.mishaps import storage_errors
+from commonground.own_code import environment_of_code
 from commonground.randomness import generator
 from commonground.recipe import resolve
 from commonground.report.page import build_page
@@ -117,7 +118,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
             world = build_world(config, progress.stage)
             stack = None if charter is None else at_work(charter, world)
         worlds.adopt(str(out.resolve()), world)
-        with environment({"COMMONGROUND_RUN": str(out.resolve())}):
+        with environment({"COMMONGROUND_RUN": str(out.resolve()), **environment_of_code()}):
             trained = _train(world, folder, progress)
         shown = None if stack is None else show(world, trained.policies["personal"], stack, progress.stage)
         progress.stage("measuring", 0, 1)

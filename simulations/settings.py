@@ -21,9 +21,9 @@ PLAIN = "fedavg"  # needs no import of Flower to be known as good
 PLAIN_SCHEDULE = "decoupled"  # the default, which a strategy's own schedule replaces
 
 
-def read_settings(file: Path | None, overrides: Sequence[str] = ()) -> Config:
+def read_settings(file: Path | None, overrides: Sequence[str] = (), *, allow_code: bool = False) -> Config:
     """`load_config` with the rules about strategies and attacks; raises `ConfigError` with every fault."""
-    return load_config(file, overrides, (*RULES, strategy_fits, attack_fits))
+    return load_config(file, overrides, (*RULES, strategy_fits, attack_fits), allow_code=allow_code)
 
 
 def strategy_fits(config: Config) -> Iterator[Fault]:

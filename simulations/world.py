@@ -23,7 +23,7 @@ from commonground.manifest import Manifest
 from commonground.privacy.claims import PrivateClaim, SharedClaim
 from commonground.randomness import generator
 from commonground.recipe import claims, make_plan
-from commonground.settings import load_config
+from commonground.settings import config_from, read_values
 from commonground.simulations.attacks.base import Attack
 from commonground.simulations.attacks.poison import make_poison, poisoned
 from commonground.simulations.attacks.registry import attack_of
@@ -244,7 +244,8 @@ _WORLDS: dict[str, World] = {}  # one run a process; a device is opened for ever
 def world_of(run: str) -> World:
     """The world of a run folder, built once a process."""
     if run not in _WORLDS:
-        adopt(run, build_world(load_config(Path(run) / "config.yaml")))
+        values, places, _ = read_values(Path(run) / "config.yaml")
+        adopt(run, build_world(config_from(values, places)))
     return _WORLDS[run]
 
 

@@ -17,7 +17,6 @@ else it needs of the model). A class of somebody else's, named as module:Class, 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from commonground.errors import InputError
+from commonground.own_code import import_code
 from commonground.strategies.alpha_fair import AlphaFair, egalitarian, nash, utilitarian
 from commonground.strategies.centred_clipping import CentredClipping
 from commonground.strategies.fedex import FedEx
@@ -105,7 +105,8 @@ def get_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strateg
     """Build the Flower strategy called `name`.
 
     Args:
-        name: a name in `STRATEGIES`, or "package.module:Class" of an installed Flower `Strategy`.
+        name: a name in `STRATEGIES`, or "package.module:Class" of a Flower `Strategy` that the user asked for
+            (see `commonground.own_code`).
         options: keyword arguments of its constructor, except those about sampling and weights.
 
     Returns:
@@ -136,8 +137,10 @@ def get_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strateg
     with quiet_flower():
         try:
             built = factory(**{k: v for k, v in OWN_SAMPLING.items() if k in takes}, **given)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"strategy {name} refuses its options {given}: {error}") from error
+        except InputError:
+            raise
+        except Exception as error:  # a constructor can raise anything over a value that it did not expect
+            raise InputError(f"strategy {name} refuses its options {given!r:.200}: {error}") from error
     if not isinstance(built, Strategy):
         raise InputError(
             f"{name} gives a {type(built).__name__}; a flwr.serverapp.strategy.Strategy is needed"
@@ -198,18 +201,14 @@ def factory_of(name: str) -> Callable[..., Strategy]:
     if name in STRATEGIES:
         return STRATEGIES[name]
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"{name!r}, which cannot be imported: {error}", key="strategy.name") from error
+        found = import_code(name, "strategy.name")
         if not callable(found):
             raise InputError(
                 f"{name!r}, a {type(found).__name__}; a Strategy class is needed", key="strategy.name"
             )
         return found  # type: ignore[no-any-return]  # checked by get_strategy once it is built
     raise InputError(
-        f"{name!r}; known strategies: {', '.join(sorted(STRATEGIES))}, or package.module:Class",
+        f"{name!r:.80}; known strategies: {', '.join(sorted(STRATEGIES))}, or package.module:Class",
         key="strategy.name",
         hint=f"{name} is left out: {LEFT_OUT[name]}" if name in LEFT_OUT else None,
     )

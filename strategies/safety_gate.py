@@ -16,16 +16,16 @@ training as a defence: Ye, Chai, Liu, Yang, Wang, Chen, 2024, arXiv 2406.10630.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
 
-from commonground.errors import InputError, StrategyError
+from commonground.errors import StrategyError
+from commonground.own_code import import_code
 from commonground.strategies.around import Around
 from commonground.strategies.server_half import Arrays, adapter
 from commonground.strategies.state import State
@@ -198,9 +198,5 @@ def _finite(value: float) -> float | None:
 
 def _named(name: str) -> PublicSafety:
     """What `module:function` gives; raises `InputError` where it cannot be imported."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = cast(Callable[[], PublicSafety], getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{name!r}, which cannot be imported: {error}", key="gate.public") from error
+    found: Callable[[], PublicSafety] = import_code(name, "gate.public")
     return found()

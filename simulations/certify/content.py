@@ -38,6 +38,7 @@ class Asked:
         tokens: of an answer, at most.
         judge: see `judges.make_judge`.
         full: everybody is asked every probe.
+        allow_code: names of code in the run's configuration may be imported.
     """
 
     charter: Path | None = None
@@ -47,6 +48,7 @@ class Asked:
     tokens: int = 24
     judge: str = STATES
     full: bool = False
+    allow_code: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers; raises `InputError`."""

@@ -85,14 +85,18 @@ class RunPolicies:
         return self.model.generate_each(requests, tokens=self.tokens, temperature=self.temperature, seed=seed)
 
 
-def finished_config(folder: RunFolder) -> Config:
+def finished_config(folder: RunFolder, *, allow_code: bool = False) -> Config:
     """The configuration of a run that can be certified.
+
+    Args:
+        folder: of the run.
+        allow_code: whether names of code in its configuration may be imported.
 
     Raises:
         RunFolderError: there is no finished run.
         InputError: it is no run of policies.
     """
-    config = folder.config()
+    config = folder.config(allow_code=allow_code)
     if folder.result() is None:
         raise RunFolderError(
             f"{folder.path} holds no finished run: there is no {RESULT}",

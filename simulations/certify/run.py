@@ -43,7 +43,7 @@ def certify(run: Path, asked: Asked, tick: Tick) -> Paper:
         InterruptedRunError: Ctrl-C; the same command goes on.
     """
     folder = RunFolder(run)
-    config = finished_config(folder)
+    config = finished_config(folder, allow_code=asked.allow_code)
     given = None if asked.key is None else load_key(asked.key)
     ready = make_ready(asked, Encoder())
     with resumable_answers(run), storage_errors(run), folder.claim(config):

@@ -19,6 +19,7 @@ def run_compare(
     out: Path | None,
     resume: Path | None,
     workers: int | None,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Read the grid, run it, show the table; returns what the envelope holds."""
     from commonground.simulations.compare.folder import REPORT, TABLE, TournamentFolder
@@ -30,9 +31,9 @@ def run_compare(
     if resume is not None:
         if overrides or config is not None or out is not None:
             raise InputError("--resume takes the tournament's own grid; give no --config, --out or overrides")
-        folder, grid = resume, TournamentFolder(resume).grid()
+        folder, grid = resume, TournamentFolder(resume).grid(allow_code=allow_code)
     else:
-        grid, wanted = read_grid(config, overrides)
+        grid, wanted = read_grid(config, overrides, allow_code=allow_code)
         folder = out or _new_folder()
     # After the grid: a typo is answered before the heavy libraries are loaded.
     from commonground.report.compare_table import compare_table

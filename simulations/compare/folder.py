@@ -35,13 +35,17 @@ class TournamentFolder:
         """The run folder of a cell."""
         return self.path / CELLS / cell.name
 
-    def grid(self) -> Grid:
-        """The grid of the tournament in this folder; raises `RunFolderError` where there is none."""
+    def grid(self, *, allow_code: bool = False) -> Grid:
+        """The grid of the tournament in this folder; raises `RunFolderError` where there is none.
+
+        Args:
+            allow_code: whether names of code in it may be imported.
+        """
         file = self.path / GRID
         if not file.is_file():
             raise RunFolderError(f"{self.path} holds no tournament: there is no {GRID}")
         try:
-            return read_grid(file)[0]
+            return read_grid(file, allow_code=allow_code)[0]
         except ConfigError as error:
             raise RunFolderError(
                 f"{file} cannot be used: {error.faults[0]}", hint="mend it, or choose another folder"

@@ -19,8 +19,9 @@ import yaml
 
 from commonground.config import Config
 from commonground.errors import ConfigError
+from commonground.plain import plain_faults
 from commonground.rules import RULES, value_of
-from commonground.settings import Places, config_from, read_values
+from commonground.settings import Places, config_from, read_values, refused_code
 from commonground.simulations.compare.entries import Entry, read_seeds, read_strategies
 from commonground.simulations.settings import absolute, attack_fits, composition_refusal, strategy_exists
 
@@ -76,13 +77,24 @@ class Grid:
     text: str
 
 
-def read_grid(file: Path | None, overrides: Sequence[str] = ()) -> tuple[Grid, int | None]:
+def read_grid(
+    file: Path | None, overrides: Sequence[str] = (), *, allow_code: bool = False
+) -> tuple[Grid, int | None]:
     """The grid of a file and overrides, and `compare.workers` where it was given.
+
+    Args:
+        file: YAML, or None.
+        overrides: what the user typed.
+        allow_code: whether names of code in the file may be imported, and not only those that were typed.
 
     Raises:
         ConfigError: with every fault: a strategy or seed twice, an empty list, an unknown key or value.
     """
     values, places, faults = read_values(file, overrides)
+    faults += refused_code(values, places, overrides, allowed=allow_code)
+    unfit = [f"{places.get(key, key)}: {fault}" for key, fault in plain_faults(values)]
+    if unfit:
+        raise ConfigError(list(dict.fromkeys(faults + unfit)))
     ours = {key: values.pop(key) for key in OURS if key in values}
     strategies = read_strategies(ours.get("strategies"), places, faults)
     seeds = read_seeds(ours.get("seeds", 3), places, faults)

@@ -43,6 +43,17 @@ def write_atomically(
         ) from error
 
 
+def read_text(path: Path, most: int) -> str:
+    """Read a text file, and never more than `most` + 1 characters: whoever gets so many refuses it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no UTF-8, or its name is none that a file can have.
+    """
+    with path.open(encoding="utf-8") as file:
+        return file.read(most + 1)
+
+
 @contextmanager
 def new_private_file(path: Path) -> Iterator[BinaryIO]:
     """A file that nobody but its owner can read and that takes no other's place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -17,18 +18,34 @@ from omegaconf.errors import OmegaConfBaseException
 
 from commonground.config import Config
 from commonground.errors import ConfigError
+from commonground.files import read_text
+from commonground.own_code import FLAG, allow_code, named_code
+from commonground.plain import is_plain, plain_faults, shown, text_fault
 from commonground.rules import RULES, Rule
 
 Places = dict[str, str]
+LONGEST = 1 << 20  # characters of a file; every key with a comment has 10,000
+WIDEST = 1 << 63  # whole numbers below it, which every library that gets them can hold
+HUGE = 1e300  # numbers below it; whatever is larger is meant as inf, and is to say so
+Built = typing.TypeVar("Built")
+MOST_NODES = 50_000  # of a file, whose anchors are followed
 
 
-def load_config(file: Path | None, overrides: Sequence[str] = (), rules: Sequence[Rule] = RULES) -> Config:
+def load_config(
+    file: Path | None,
+    overrides: Sequence[str] = (),
+    rules: Sequence[Rule] = RULES,
+    *,
+    allow_code: bool = False,
+) -> Config:
     """Read a configuration file and `key=value` overrides.
 
     Args:
         file: a YAML file, or None.
         overrides: dotted assignments; they win over the file.
         rules: what the values must obey.
+        allow_code: whether names of code (`module:Class`) in the file may be imported, and not only those
+            among the overrides.
 
     Returns:
         The configuration with the user's values, checked but not resolved.
@@ -37,7 +54,49 @@ def load_config(file: Path | None, overrides: Sequence[str] = (), rules: Sequenc
         ConfigError: with every fault of file and overrides: place, value found, what is accepted.
     """
     values, places, faults = read_values(file, overrides)
+    faults += refused_code(values, places, overrides, allowed=allow_code)
     return config_from(values, places, faults, rules)
+
+
+def refused_code(
+    values: Mapping[str, Any], places: Places, overrides: Sequence[str], *, allowed: bool
+) -> list[str]:
+    """Let the names of code be imported that the user typed; a fault for every other name in `values`.
+
+    Args:
+        values: what a file and the overrides say together.
+        places: as `read_values` gives them.
+        overrides: what the user typed.
+        allowed: whether the file's names may be imported too.
+    """
+    typed = {name for override in overrides for _, name in named_code(*_assignment(override))}
+    faults = []
+    for key, name in named_code(values):
+        if allowed or name in typed:
+            allow_code(name)
+        else:
+            faults.append(
+                f"{_place(key, places)}: found {shown(name)}, which is code, and a file runs none; "
+                f"accepted: a name on the list, this one typed as {key}=..., or {FLAG} for the file"
+            )
+    return faults
+
+
+def _assignment(override: str) -> tuple[Any, str]:
+    """(value, dotted key) of a `key=value` that can be read; an empty one otherwise."""
+    key, _, text = override.partition("=")
+    try:
+        return yaml.safe_load(text), key.strip()
+    except (yaml.YAMLError, RecursionError):
+        return None, ""
+
+
+def _place(key: str, places: Places) -> str:
+    """Where a key was given, or the nearest one above it."""
+    above = key
+    while above and above not in places:
+        above = above.rpartition(".")[0]
+    return key if not above else places[above]
 
 
 def read_values(file: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Places, list[str]]:
@@ -63,12 +122,16 @@ def read_values(file: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[
     for override in overrides:
         key, sign, _ = override.partition("=")
         if not sign or not key.strip():
-            faults.append(f"command line: {override!r} is no assignment; accepted: key=value")
+            faults.append(f"command line: {shown(override)} is no assignment; accepted: key=value")
+            continue
+        if fault := text_fault(override):
+            faults.append(f"command line: {shown(key.strip())} holds {fault}")
             continue
         try:
-            part = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
-            faults.append(f"command line: {override!r} cannot be read: {str(error).splitlines()[0]}")
+            part = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            faults.append(f"command line: {shown(override)} cannot be read: {said}")
             continue
         values = _merge(values, typing.cast(dict[str, Any], part))
         places[key.strip()] = f"command line: {key.strip()}"
@@ -83,8 +146,10 @@ def config_from(
 ) -> Config:
     """A checked configuration from plain values; see `load_config`."""
     found = list(faults)
-    clean = check_values(Config, values, "", places or {}, found)
-    config = typing.cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), clean)))
+    unfit = [f"{_place(key, places or {})}: {fault}" for key, fault in plain_faults(values)]
+    if unfit:  # nothing else can be said of them: a message about a text that is no text would be none either
+        raise ConfigError(list(dict.fromkeys(found + unfit)))
+    config = _built(Config, check_values(Config, values, "", places or {}, found))
     wrong = {fault.split(":", 1)[0] for fault in found}
     for rule in rules:
         found += [
@@ -97,6 +162,17 @@ def config_from(
             list(dict.fromkeys(found)), hint="commonground config show prints every key with its value"
         )
     return config
+
+
+def _built(kind: type[Built], clean: Mapping[str, Any]) -> Built:
+    """The dataclass `kind` of values that `check_values` took."""
+    hints = typing.get_type_hints(kind)
+    return kind(
+        **{
+            key: _built(hints[key], value) if dataclasses.is_dataclass(hints[key]) else copy.deepcopy(value)
+            for key, value in clean.items()
+        }
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -119,17 +195,22 @@ def to_yaml(config: Config) -> str:
 
 def _read_file(file: Path) -> tuple[dict[str, Any], Places]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, LONGEST)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise ConfigError([f"{file}: the configuration cannot be read: {reason}"]) from error
+    if len(text) > LONGEST:
+        raise ConfigError([f"{file}: this is no configuration: accepted are at most {LONGEST:,} characters"])
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=True) if node is not None else {}
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        _refuse_lookups(node, file)
+        # Nothing is resolved: there is nothing left to be.
+        loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if node is not None else {}
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
-        raise ConfigError([f"{where}: this is no YAML: {str(error).splitlines()[0]}"]) from error
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError([f"{where}: this is no YAML: {said}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{file}: this is no configuration: it is nested too deeply"]) from error
     if not isinstance(loaded, dict):
@@ -137,6 +218,22 @@ def _read_file(file: Path) -> tuple[dict[str, Any], Places]:
     places: Places = {}
     _lines(node, "", file, places)
     return {str(key): value for key, value in loaded.items()}, places
+
+
+def _refuse_lookups(node: yaml.Node | None, file: Path) -> None:
+    """Raise `ConfigError` for `${`, and for a file that grows without end when its anchors are followed."""
+    waiting, seen = [node] if node is not None else [], 0
+    while waiting:
+        one, seen = waiting.pop(), seen + 1
+        if seen > MOST_NODES:
+            raise ConfigError([f"{file}: this is no configuration: it has more than {MOST_NODES:,} values"])
+        if isinstance(one, yaml.ScalarNode) and (fault := text_fault(one.value)):
+            line = one.start_mark.line + 1
+            raise ConfigError([f"{file}:{line}: found {shown(one.value)}, which holds {fault}"])
+        if isinstance(one, yaml.MappingNode):
+            waiting += [part for pair in one.value for part in pair]
+        elif isinstance(one, yaml.SequenceNode):
+            waiting += one.value
 
 
 def _lines(node: yaml.Node | None, prefix: str, file: Path, places: Places) -> None:
@@ -162,7 +259,7 @@ def check_values(
     hints = typing.get_type_hints(kind)
     clean: dict[str, Any] = {}
     for key, value in values.items():
-        path = f"{prefix}{key}"
+        path = f"{prefix}{key!s:.80}"
         place = places.get(path, path)
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
@@ -173,13 +270,13 @@ def check_values(
                 clean[key] = check_values(hints[key], value, f"{path}.", places, faults)
             else:
                 inner = ", ".join(field.name for field in dataclasses.fields(hints[key]))
-                faults.append(f"{place}: found {value!r}; accepted: a mapping with {inner}")
+                faults.append(f"{place}: found {shown(value)}; accepted: a mapping with {inner}")
         else:
             ok, converted, wanted = _convert(hints[key], value)
             if ok:
                 clean[key] = converted
             else:
-                faults.append(f"{place}: found {value!r}; accepted: {wanted}")
+                faults.append(f"{place}: found {shown(value)}; accepted: {wanted}")
     return clean
 
 
@@ -194,11 +291,14 @@ def _convert(hint: Any, value: Any) -> tuple[bool, Any, str]:
     if hint is bool:
         return isinstance(value, bool), value, "true or false"
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value, "a whole number"
+        fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) < WIDEST
+        return fits, value, "a whole number"
     if hint is float:
         if isinstance(value, str) and value.strip().lower() in {"inf", "+inf", ".inf", "infinity"}:
             return True, math.inf, ""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
+        if isinstance(value, float) and math.isinf(value):
+            return True, value, ""
         return number and not math.isnan(value), float(value) if number else value, "a number (inf is one)"
     if hint is str:
         return isinstance(value, str), value, "a text"
@@ -207,6 +307,7 @@ def _convert(hint: Any, value: Any) -> tuple[bool, Any, str]:
         return fits, value, "a list of texts, e.g. [safety,taste]"
     if typing.get_origin(hint) is dict:
         texts = typing.get_args(hint)[1] is str
-        fits = isinstance(value, Mapping) and not (texts and any(type(v) is not str for v in value.values()))
+        fits = isinstance(value, Mapping) and is_plain(value)
+        fits = fits and not (texts and any(type(v) is not str for v in value.values()))
         return fits, value, "a mapping of names to texts" if texts else "a mapping"
     raise TypeError(f"no check for {hint!r}")

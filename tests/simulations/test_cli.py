@@ -143,7 +143,7 @@ def test_wrong_options_are_answered_like_any_bad_input() -> None:
 
 
 def test_a_fault_of_the_program_is_an_envelope_and_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("commonground.settings.load_config", broken)
@@ -155,7 +155,7 @@ def test_a_fault_of_the_program_is_an_envelope_and_a_traceback(monkeypatch: pyte
 
 
 def test_stopped_before_anything_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("commonground.simulations.settings.load_config", stop)

@@ -136,7 +136,7 @@ def test_a_strategy_of_ones_own_that_breaks_on_import(
 ) -> None:
     (tmp_path / "broken_strategy.py").write_text("def half(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="'broken_strategy:X' cannot be used: SyntaxError"):
+    with pytest.raises(ConfigError, match="'broken_strategy:X', which cannot be imported: SyntaxError"):
         read_settings(None, ["strategy.name=broken_strategy:X"])
 
 

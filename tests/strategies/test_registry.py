@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 from flwr.serverapp.strategy import FedAdam, FedAvgM
 
+from commonground import own_code
 from commonground.errors import ConfigError, InputError, StrategyError
+from commonground.own_code import allow_code, forget_code
 from commonground.simulations.settings import read_settings
 from commonground.strategies.composition import check_composition, check_factors, check_model
 from commonground.strategies.registry import (
@@ -67,7 +70,22 @@ def test_an_option_that_is_no_number_is_refused(value: object) -> None:
         get_strategy("fedadam", {"eta": value})
 
 
+@pytest.fixture
+def toys() -> Iterator[None]:
+    """Names of code that a user typed."""
+    for name in ("Middle", "Doubled", "NoHalf"):
+        allow_code(f"toy_strategies:{name}")
+    allow_code("flwr.serverapp.strategy:FedAvg")
+    yield
+    forget_code()
+
+
 def test_dotted_class() -> None:
+    forget_code()
+    with pytest.raises(InputError, match="code that nobody on this machine asked for"):
+        get_strategy("flwr.serverapp.strategy:FedAvgM")
+    assert allow_code(FedAvgM) in own_code._ALLOWED
+    allow_code("flwr.serverapp.strategy:FedAvgM")
     assert isinstance(get_strategy("flwr.serverapp.strategy:FedAvgM", {"server_momentum": 0.5}), FedAvgM)
 
 
@@ -77,6 +95,12 @@ def test_dotted_class() -> None:
 def test_dotted_nonsense_is_one_clear_error(name: str) -> None:
     with pytest.raises(InputError):
         get_strategy(name)
+    allow_code(name)
+    try:
+        with pytest.raises(InputError, match=r"cannot be imported|is needed"):
+            get_strategy(name)
+    finally:
+        forget_code()
 
 
 def test_building_is_silent(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,6 +109,7 @@ def test_building_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
 
 
+@pytest.mark.usefixtures("toys")
 def test_linear_rules() -> None:
     assert {name for name in STRATEGIES if is_linear(name)} == LINEAR
     assert is_linear("flwr.serverapp.strategy:FedAvg")
@@ -119,6 +144,7 @@ def test_a_claim_for_one_comparison_needs_devices_that_do_nothing_else() -> None
             check_composition(name, "central", finite_epsilon=False, unit="comparison")
 
 
+@pytest.mark.usefixtures("toys")
 def test_device_halves() -> None:
     with_half = {name for name in STRATEGIES if client_half(name) is not None}
     fair = {"alpha_fair", "nash", "egalitarian", "utilitarian", "maxmin", "qfedavg"}

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvgM, Strategy
 from toy_gate import Bowl, one_round
 
 from commonground.errors import InputError, StrategyError
+from commonground.own_code import allow_code, forget_code
 from commonground.server.checkpoint import load_state, save_state
 from commonground.simulations.grid import InProcessGrid
 from commonground.strategies.records import from_record, to_record
@@ -191,11 +192,14 @@ def test_state_goes_through_a_file_and_the_next_round_is_the_same(tmp_path: Path
 
 
 def test_the_public_set_is_named_as_a_text_and_asked_for_late() -> None:
-    rule = gate(public="toy_gate:bowl")
+    rule = gate(public=allow_code("toy_gate:bowl"))
     assert isinstance(rule.public, Bowl)
-    nothing = gate(public="toy_gate:nothing")
+    nothing = gate(public=allow_code("toy_gate:nothing"))
     with pytest.raises(InputError, match=r"gate\.public is 'toy_gate:nothing', which cannot be imported"):
         step(nothing, 1, at(0.0), 1.0)
+    forget_code()
+    with pytest.raises(InputError, match="nobody on this machine asked for"):
+        _ = gate(public="toy_gate:bowl").public
 
 
 def test_a_public_set_that_gives_no_loss_is_refused() -> None:

@@ -97,6 +97,24 @@ def test_a_faulty_offer_is_refused(changes: dict[str, Any], fault: str) -> None:
         offer(**changes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": {"name": "subprocess:Popen", "options": {"args": ["touch", "x"]}}},
+        {"strategy": {"name": "fltrust", "options": {"root": "os:getcwd"}}},
+        {"strategy": {"name": "fedavg", "options": {"a": [{"b": "os:system"}]}}},
+        {"model": {"base": "evil/${oc.env:HOME}"}},
+        {"${model.base}": 1},
+    ],
+)
+def test_an_offer_names_no_code_and_looks_nothing_up(changes: dict[str, Any]) -> None:
+    """Refused where it is read, by the participant and by the operator who would sign it."""
+    values = offer().to_dict()
+    values["config"] |= changes
+    with pytest.raises(ConfigError, match=r"offer: config\..*(names? code|may name code|\$\{)"):
+        Offer.from_dict(values)
+
+
 def test_a_study_is_open_from_its_first_instant_and_not_at_its_last() -> None:
     found = offer()
     times = [datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC), NOW]

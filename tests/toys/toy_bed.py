@@ -19,6 +19,7 @@ from torch import Tensor
 from commonground.clipping import clip_update
 from commonground.losses import LossSettings
 from commonground.manifest import Manifest, Sealed, TensorSpec, seal
+from commonground.own_code import allow_code
 from commonground.simulations.grid import InProcessGrid
 from commonground.strategies.person_dp import Arrays, PersonLevel
 from commonground.strategies.records import from_record, to_record, train_content
@@ -131,7 +132,7 @@ class Run:
     def __post_init__(self) -> None:
         """Build both halves, the manifest and the wrapper."""
         if self.name == "fltrust":
-            self.options = {"root": "toy_bed:root", **self.options}
+            self.options = {"root": allow_code("toy_bed:root"), **self.options}
             ROOTS[:] = [self.bed]
         self.people = len(self.bed.h)
         self.counts = self.counts or [1] * self.people

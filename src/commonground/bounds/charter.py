@@ -27,6 +27,7 @@ from commonground.bounds.charter_schema import (
     wrong_values,
 )
 from commonground.errors import ConfigError
+from commonground.plain import plain_faults
 from commonground.settings import Places, check_values, read_values
 from commonground.study.signing import Paper, sign
 
@@ -68,6 +69,8 @@ def charter_from(
 ) -> Charter:
     """A checked charter from plain values; see `load_charter`."""
     places, found = places or {}, list(faults)
+    if unfit := [f"{places.get(key, key)}: {fault}" for key, fault in plain_faults(values)]:
+        raise ConfigError(list(dict.fromkeys(found + unfit)))
     clean = _checked(_Frame, values, "", places, found)
     for name, kind in _NAMED.items():
         items = clean.get(name, {})

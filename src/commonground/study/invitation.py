@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from commonground.errors import TrustError
+from commonground.plain import plain_faults, shown
 from commonground.study.offer import KIND as OFFER
 from commonground.study.offer import Offer, odd_characters
 from commonground.study.signing import Paper
@@ -71,12 +72,16 @@ def read_invitation(text: str | bytes, now: datetime | None = None) -> Invitatio
     if missing:
         raise TrustError(f"the invitation lacks {', '.join(missing)}", hint="ask the operator for a new one")
     values = {name: content[name] for name in FIELDS if name != "offer"}
+    for key, fault in plain_faults({name: value for name, value in values.items() if name != "charter"}):
+        raise TrustError(
+            f"the invitation cannot be used: {key}: {fault}", hint="ask the operator for a new one"
+        )
     offer = Paper.from_text(content["offer"], "the offer in the invitation")
     found = Invitation(**values, offer=offer, signer=paper.signer)
     try:
         expired = datetime.fromisoformat(found.expires) <= (now or datetime.now(UTC))
     except (TypeError, ValueError) as error:
-        raise TrustError(f"the invitation's time {found.expires!r} cannot be read") from error
+        raise TrustError(f"the invitation's time {shown(found.expires)} cannot be read") from error
     if expired:
         raise TrustError(
             f"the invitation expired at {found.expires}; the clock of this machine says "

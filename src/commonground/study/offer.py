@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from commonground import __version__
 from commonground.config import Config
 from commonground.errors import ConfigError, TrustError
+from commonground.own_code import named_code
+from commonground.plain import plain_faults, shown
 from commonground.study.signing import digest
 
 if TYPE_CHECKING:  # these need torch, and who only reads an offer (a node, a supervisor) does not
@@ -30,6 +32,17 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 TRUSTS = ("central", "local")
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 TEXTS = ("purpose", "contact", "shares", "software")
+LONGEST = 4000  # characters of one of them
+DIGEST = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+FORMS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("study", "opens", "closes", *TEXTS), (str, "a text")),
+    **dict.fromkeys(("config", "manifest", "base"), (dict, "a mapping")),
+    "version": (int, "a whole number"),
+}
+NO_CODE = (
+    "accepted in a deployed study: a built-in name, since no offer and no charter may name code "
+    "(devices import nothing that an operator names)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,18 +76,34 @@ class Offer:
 
     def __post_init__(self) -> None:
         """Check the form; raises `ConfigError` with every fault."""
-        faults = []
+        faults = [
+            f"{name} is a {type(getattr(self, name)).__name__}; accepted: {accepted}"
+            for name, (kind, accepted) in FORMS.items()
+            if type(getattr(self, name)) is not kind
+        ]
+        if faults:
+            raise ConfigError([f"offer: {fault}" for fault in faults])
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        faults = [f"{key}: {fault}" for key, fault in plain_faults(values)]
+        if faults:
+            raise ConfigError([f"offer: {fault}" for fault in faults[:5]])
+        faults += [f"config.{key} is {shown(name)}; {NO_CODE}" for key, name in named_code(self.config)]
+        faults += [
+            f"base.{name!s:.40} is {shown(value)}; accepted: a digest, at most 64 letters and digits"
+            for name, value in self.base.items()
+            if not (isinstance(name, str) and isinstance(value, str) and DIGEST.fullmatch(value))
+        ]
         if not NAME.fullmatch(self.study):
-            faults.append(f"study is {self.study!r}; accepted: a to z, 0 to 9 and hyphens, at most 32")
+            faults.append(f"study is {shown(self.study)}; accepted: a to z, 0 to 9 and hyphens, at most 32")
         if self.version < 1:
             faults.append(f"version is {self.version}; accepted: 1 or more")
         for name in ("opens", "closes"):
             if _time(getattr(self, name)) is None:
-                faults.append(f"{name} is {getattr(self, name)!r}; accepted: a UTC time in ISO 8601")
+                faults.append(f"{name} is {shown(getattr(self, name))}; accepted: a UTC time in ISO 8601")
         for name in TEXTS:
             text = getattr(self, name)
-            if not isinstance(text, str):
-                faults.append(f"{name} is a {type(text).__name__}; accepted: a text")
+            if len(text) > LONGEST:
+                faults.append(f"{name} has {len(text):,} characters; accepted: at most {LONGEST:,}")
             elif odd := odd_characters(text):
                 faults.append(f"{name} holds {odd}; accepted: text that shows what it says")
         if not faults and self.opens >= self.closes:
@@ -102,9 +131,9 @@ class Offer:
     def from_dict(cls, values: Mapping[str, Any]) -> Offer:
         """The offer that `to_dict` wrote; raises `TrustError` where fields are missing or unknown."""
         known, needed = {f.name for f in fields(cls)}, {"study", "version", "config", "manifest"}
-        if set(values) - known or needed - set(values):
-            odd = sorted((set(values) - known) | (needed - set(values)))
-            raise TrustError(f"the offer's fields do not fit this software: {', '.join(odd)}")
+        if odd := sorted((set(values) - known) | (needed - set(values)), key=str):
+            names = ", ".join(shown(name) for name in odd[:5])
+            raise TrustError(f"the offer's fields do not fit this software: {names}")
         try:
             return cls(**values)
         except TypeError as error:
@@ -180,6 +209,12 @@ def terms_of(config: Config) -> Terms:
                 ]
             )
     return Terms(*claims(config, config.people))
+
+
+def refuse_code(config: Config) -> None:
+    """Raise `ConfigError` where a configuration that is to be offered names code, before any is imported."""
+    if named := [f"{key} is {shown(name)}; {NO_CODE}" for key, name in named_code(as_config(config))]:
+        raise ConfigError(named)
 
 
 def as_config(config: Config) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from commonground.errors import InputError, Reason, StorageError, TrustError
+from commonground.plain import plain_faults, shown
 
 _DOMAIN = b"commonground paper\0"
 
@@ -29,7 +30,7 @@ def canonical(values: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"this cannot be signed: {error}; JSON values are needed, infinity as 'inf'"
         ) from error
@@ -86,6 +87,10 @@ class Paper:
                 hint="ask for a new one",
                 reason=Reason.UNREADABLE,
             )
+        for key, fault in plain_faults(values, texts=False):
+            raise TrustError(
+                f"{what} is damaged: {key}: {fault}", hint="ask for a new one", reason=Reason.UNREADABLE
+            )
         return paper
 
     def opened(self, kind: str, signer: str, what: str = "the paper") -> dict[str, Any]:
@@ -101,7 +106,7 @@ class Paper:
         """
         if self.kind != kind:
             raise TrustError(
-                f"{what} is a paper of kind {self.kind!r}; {kind!r} is needed", reason=Reason.UNREADABLE
+                f"{what} is a paper of kind {shown(self.kind)}; {kind!r} is needed", reason=Reason.UNREADABLE
             )
         if self.signer != signer:
             raise TrustError(
