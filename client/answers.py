@@ -101,10 +101,11 @@ class Answers:
             shared, private = told.policies(self._rounds, meant)
 
             def personal(budget: Budget | None) -> Iterator[str]:
-                return told.write(meant, prompt, (shared, private), tokens, budget)
+                return self._politely(told.write(meant, prompt, (shared, private), tokens, budget))
 
             def public() -> Iterator[str]:
-                return told.write(meant, prompt, (None if which == "base" else shared, None), tokens)
+                own = None if which == "base" else shared
+                return self._politely(told.write(meant, prompt, (own, None), tokens))
 
             asked = personal if which == "personal" else None
             with closing(enforcement.stream(prompt, asked, public)) as decisions:
@@ -114,3 +115,12 @@ class Answers:
                         source = "base"
                     held = enforcement.constraint_of(shown.text) if source == "refusal" else ""
                     yield Piece(shown.text, source, one.tier, held, shown.reasons)
+
+    def _politely(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The same pieces; a message of a round that is being made meanwhile has the processor first."""
+        try:
+            for piece in pieces:
+                yield piece
+                self._rounds.give_way()
+        finally:
+            pieces.close()  # type: ignore[attr-defined]  # a generator: lets go of the model at once

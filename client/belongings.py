@@ -139,7 +139,7 @@ class Belongings:
             raise InputError(f"tokens is {tokens}; accepted: 1 to {TOKENS}")
         if not prompt.strip():
             raise InputError("the prompt is empty; a text is needed")
-        yield from self._answers.write(self._rounds.understood(), prompt, which, tokens)
+        yield from self._answers.write(self._rounds.workshop(), prompt, which, tokens)
 
     def propose_tag(self, prompt: str, a: str, b: str) -> str:
         """See `OwnerClient.propose_tag`."""
@@ -152,8 +152,8 @@ class Belongings:
 
     def learned(self) -> Document:
         """See `OwnerClient.learned`."""
-        meant = self._rounds.understood()
         with self._rounds.model:
+            meant = self._rounds.workshop()
             return told.learned(self._rounds, meant)
 
     def refit(self) -> Document:

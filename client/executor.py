@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from commonground.client.devices import open_device
 from commonground.client.guard import KINDS, Allowance, OversizedError, guarded, refusal
 from commonground.client.profile import read_profile
 from commonground.client.runtime import FLOWER, Claim, Runtime, check_flower
+from commonground.client.schedule import leaves_after
 from commonground.client.tally import Tally
 from commonground.errors import CommonGroundError, InputError
 from commonground.files import write_atomically
@@ -72,6 +74,8 @@ class Executor:
         app: what answers.
         manifest: gives the manifest that holds for this device.
         tell: is told what is being done.
+        clock: seconds; what answers are held back by, see `client.schedule`.
+        wait: waits for so many seconds.
     """
 
     def __init__(
@@ -81,7 +85,10 @@ class Executor:
         app: ClientApp,
         manifest: Callable[[], Manifest],
         tell: Callable[[Doing], None] = lambda doing: None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._clock, self._wait = clock, wait
         self._runtime, self._tally, self._app, self._manifest = runtime, tally, app, manifest
         self._tell = tell
         self._bundles: set[str] = set()  # hashes of bundles that were looked at
@@ -121,6 +128,7 @@ class Executor:
         return True
 
     def _answer(self, claim: Claim) -> None:
+        began = self._clock()
         head = claim.head()  # first of all: a message that was not taken has no answer if this process dies
         if head is None:
             return claim.end()
@@ -134,6 +142,8 @@ class Executor:
             log.warning("a task failed", exc_info=True)
             self._tally.add({handlers.SHARED_FAILED: 1})
             reply = refusal(head, handlers.FAILED)
+        took = self._clock() - began
+        self._wait(leaves_after(took) - took)
         return claim.answer(reply)
 
     def _reply(self, claim: Claim, head: Message, context: Context) -> Message:

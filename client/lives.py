@@ -13,7 +13,7 @@ learned alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from commonground.client.feedback import OWNER, Verdict
 from commonground.client.learner import Arrays, Insecure, Learner, Understood
 from commonground.client.noise import secret_seed
 from commonground.client.store import Store
-from commonground.comparisons import Comparison, Tag
+from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.study.release import Release
 from commonground.study.signing import digest
 from commonground.training.update import PrivateState
@@ -91,11 +91,20 @@ class Lives:
         """A learner over what is not forgotten in this life; safety comparisons are never forgotten."""
         return self.begin(meant, life)[0]
 
-    def begin(self, meant: Understood, life: Life) -> tuple[Learner, Life]:
-        """A learner, and the life with what it is about to see; both from one look at the comparisons."""
+    def begin(
+        self, meant: Understood, life: Life, tags: Collection[str] = TAGS
+    ) -> tuple[Learner, Life]:
+        """A learner, and the life with what it is about to see; both from one look at the comparisons.
+
+        Args:
+            meant: the accepted offer.
+            life: which one.
+            tags: over comparisons of these alone.
+        """
         person = 0 if self._insecure is None else self._insecure.person
         said = self._store.feedback.all()
-        found = [c for verdict in said if (c := _comparison(verdict, life.since)) is not None]
+        known = [c for verdict in said if (c := _comparison(verdict, life.since)) is not None]
+        found = [c for c in known if c.tag in tags]
         learner = Learner(meant, found, life.seed, person)
         seen = replace(
             life,

@@ -4,13 +4,19 @@ Order of a round: consent, pause and time; the signed release; how often and how
 the disk; training, clip, noise and seal; the sealed bytes, their receipt and the charge's commit in one
 transaction; the answer. Whatever stops a round is one of two constants to the caller; why is counted in the
 store under a reason of our own, and said in this device's log alone.
+
+When an answer comes must not tell what its person is doing. So the answer has a model of its own and takes no
+lock that chatting, fitting anew or the private phase hold; and an update that her own texts make fail is
+answered like that of somebody who has said nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -22,7 +28,16 @@ from commonground.client.learner import Arrays, Insecure, Understood, seal_answe
 from commonground.client.lives import NEW_SHARED, Life, Lives
 from commonground.client.profile import Profile
 from commonground.client.store import Store
-from commonground.errors import CommonGroundError, EgressError, InputError, PrivacyError, Reason, TrustError
+from commonground.comparisons import TAGS
+from commonground.errors import (
+    CommonGroundError,
+    EgressError,
+    InputError,
+    PrivacyError,
+    Reason,
+    StorageError,
+    TrustError,
+)
 from commonground.manifest import Manifest, Sealed, reopen
 from commonground.study.release import Release, check_release
 from commonground.training.client_half import Answer
@@ -31,6 +46,7 @@ from commonground.training.update import PrivateState
 log = logging.getLogger("commonground.vault")
 
 PAUSED = "paused"
+GIVE_WAY = 120.0  # seconds that a text which is being written waits for a message, at most
 
 
 class RefusedError(Exception):
@@ -59,10 +75,14 @@ class Rounds:
         self.lives = Lives(store, insecure)
         self.ledger = DeviceLedger(store)
         self.scope = scope_of(profile.study, profile.signer)
-        self.busy = threading.Event()  # a local update runs
-        self.model = threading.RLock()  # one at a time trains or writes
+        self.busy = threading.Event()  # something is learned
+        self._free = threading.Event()  # no message is being made
+        self._free.set()
+        self.model = threading.RLock()  # of the workshop's model: one at a time trains or writes
         self._understood: Understood | None = None
+        self._workshop: Understood | None = None
         self._deriving, self._taking = threading.Lock(), threading.Lock()
+        self._counting, self._learners = threading.Lock(), 0
 
     def describe(self) -> Manifest:
         """What this person agreed may leave; raises `RefusedError` before she agreed."""
@@ -120,6 +140,7 @@ class Rounds:
         meant, _ = self._may(round)
         taken = self._take(meant, round, arrays, release)
         with self.model, self._learning():
+            meant = self.workshop()
             # Once a round, so that whoever signs releases cannot keep this machine at it.
             if self.store.adapters.of_round(taken.offer, taken.round) is not None:
                 return
@@ -135,7 +156,7 @@ class Rounds:
         with self.model:
             if self.accepted() is None:
                 return False
-            meant, newest = self.understood(), self.newest()
+            meant, newest = self.workshop(), self.newest()
             why = self.lives.pending(meant, newest)
             if newest is None or not why or why == NEW_SHARED:  # a newer version comes with its private phase
                 return False
@@ -151,7 +172,7 @@ class Rounds:
         if self.accepted() is None:
             raise InputError("nothing is learned before the offer is accepted", hint="read and accept it")
         with self.model, self._learning():
-            meant, newest = self.understood(), self.newest()
+            meant, newest = self.workshop(), self.newest()
             arrays = self.shared(meant)
             release = newest or Release(meant.offer.digest, 0, 0, "")
             memory = self.store.memory.read(release.offer, release.round + 1)
@@ -178,6 +199,22 @@ class Rounds:
                 profile = self.profile
                 self._understood = understand(profile.terms(), profile.parts(), profile.charter())
             return self._understood
+
+    def give_way(self) -> None:
+        """Wait while a message is made: what writes a text asks before each piece, so it has the processor."""
+        self._free.wait(GIVE_WAY)
+
+    def workshop(self) -> Understood:
+        """What `understood` found, over a model of its own: for all that is done under `model`.
+
+        Training and writing change a model's modules in place. With one model, a round's answer would have
+        to wait until its person has finished chatting, and the delay would tell the server so.
+        """
+        meant = self.understood()
+        with self.model:
+            if self._workshop is None:
+                self._workshop = dataclasses.replace(meant, table=meant.table.apart())
+            return self._workshop
 
     @property
     def derived(self) -> Understood | None:
@@ -231,16 +268,38 @@ class Rounds:
         return release
 
     def _make(self, meant: Understood, release: Release, arrays: Arrays, clip: float | None) -> Sealed:
-        with self.model, self._learning():
-            found, seen = self._answer(meant, release, arrays, meant.manifest.accepted(clip))
-            self._made = found, seen
-            return seal_answer(meant, found, release.round, clip, self.insecure)
+        # Where the private adapter takes part in the shared phase, the answer waits for what trains it.
+        private = contextlib.nullcontext() if meant.plan.schedule == "decoupled" else self.model
+        self._free.clear()
+        try:
+            with private, self._learning():
+                found, seen = self._answer(meant, release, arrays, meant.manifest.accepted(clip))
+                self._made = found, seen
+                return seal_answer(meant, found, release.round, clip, self.insecure)
+        finally:
+            self._free.set()
 
     def _answer(
         self, meant: Understood, release: Release, arrays: Arrays, clip: float
     ) -> tuple[Answer, Life]:
+        # What the shared phase must not depend on it does not even read. A failure that her own texts cause
+        # would tell about them: she is answered for as one who has said nothing. One that they do not cause
+        # comes again, and is the constant one.
+        try:
+            tags = meant.config.shared.tags if meant.plan.schedule == "decoupled" else TAGS
+            return self._update(meant, release, arrays, clip, tags)
+        except StorageError:
+            raise
+        except Exception as error:
+            log.warning("the local update failed: %s; answered without it", type(error).__name__)
+            self.store.refusals.count(Reason.FAILED.value)
+        return self._update(meant, release, arrays, clip, ())
+
+    def _update(
+        self, meant: Understood, release: Release, arrays: Arrays, clip: float, tags: Collection[str]
+    ) -> tuple[Answer, Life]:
         state = None
-        learner, seen = self.lives.begin(meant, self.lives.current()[0])
+        learner, seen = self.lives.begin(meant, self.lives.current()[0], tags)
         if meant.plan.schedule != "decoupled":  # else the private state is not even read
             numbers = self.lives.current()[1]
             state = learner.first() if numbers is None else PrivateState.from_arrays(numbers)
@@ -261,11 +320,16 @@ class Rounds:
         # In every call, since any thread may serve it: several add floats in another order than one.
         if torch.get_num_threads() != 1:
             torch.set_num_threads(1)
-        self.busy.set()
+        with self._counting:
+            self._learners += 1
+            self.busy.set()
         try:
             yield
         finally:
-            self.busy.clear()
+            with self._counting:
+                self._learners -= 1
+                if not self._learners:
+                    self.busy.clear()
 
     def _refuse(self, reason: Reason, error: CommonGroundError | None = None) -> NoReturn:
         self.store.refusals.count(reason.value)

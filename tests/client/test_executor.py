@@ -47,12 +47,14 @@ class Kit:
         self.node, self.tally = node, folder / "refusals.json"
         self.runtime = Runtime(node.address, SECRET)
         self.seen: list[tuple[str, int]] = []
+        self.waits: list[float] = []
         self.executor = Executor(
             self.runtime,
             Tally(self.tally),
             app,
             lambda: open_device(0).manifest,
             lambda doing: self.seen.append((doing.doing, doing.round)),
+            wait=self.waits.append,
         )
 
     def ask(self, message: Message, task: str = TaskType.CLIENT_APP) -> Message:

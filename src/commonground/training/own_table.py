@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -68,6 +69,22 @@ class OwnTable:
         with threadpool_limits(1):
             own = RewardFeatures(table, self._vectors, self.public.features.bases, self._config.model.dims)
         return self.public.over(own)
+
+    def apart(self) -> OwnTable:
+        """The same model for another thread: nothing that one of the two changes is the other's."""
+        other = copy.copy(self)
+        other._encoder, other._vectors = None, dict(self._vectors)
+        if isinstance(self.public, RewardModel):
+            return other  # a pure function of its features
+        from commonground.training.policy import PolicyModel  # takes PEFT and transformers with it
+
+        if not isinstance(self.public, PolicyModel):
+            raise TypeError(f"a {type(self.public).__name__} cannot be used by two threads")
+        with threadpool_limits(1):
+            other.public = self.public.apart()
+            if needed(self._config):
+                other.public.public = public_models(self._config, other.public, shipped_pairs())
+        return other
 
     def beside(self, table: Sequence[Comparison]) -> PreferenceModel:
         """The model over other comparisons of shipped texts; what is kept of the person's own stays."""

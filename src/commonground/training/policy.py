@@ -8,10 +8,11 @@ policy for the private part (`decoupled` order), kept for each version of the sh
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -77,6 +78,18 @@ class PolicyModel:
         cache_bytes: int = 1 << 30,
     ) -> None:
         self._base = base
+        self._options: dict[str, Any] = {
+            "layers": layers,
+            "rank": rank,
+            "adapter": adapter,
+            "styles": styles,
+            "factors": factors,
+            "seed": seed,
+            "parts": parts,
+            "max_answer_tokens": max_answer_tokens,
+            "max_prompt_tokens": max_prompt_tokens,
+            "cache_bytes": cache_bytes,
+        }
         self._texts = TextEncoder(base.tokenizer, max_prompt=max_prompt_tokens, max_answer=max_answer_tokens)
         self._table = tuple(comparisons)
         named = {f"{style}/{n}": v for style, one in (styles or {}).items() for n, v in one.items()}
@@ -111,6 +124,11 @@ class PolicyModel:
         other = copy.copy(self)
         other._table = tuple(comparisons)
         return other
+
+    def apart(self) -> PolicyModel:
+        """The same model for another thread: the frozen weights are shared, modules and caches are not."""
+        base = dataclasses.replace(self._base, tokenizer=copy.deepcopy(self._base.tokenizer))
+        return PolicyModel(base, self._table, **self._options)
 
     def _pair(self, index: int, flip: bool) -> tuple[Row, Row]:
         comparison = self._table[index]
