@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from commonground.child_environment import child_environment
 from commonground.mishaps import storage_errors
 
 STEADY = 60.0  # seconds after which a part that ends is no part that keeps ending
@@ -36,7 +37,8 @@ class Part:
     Attributes:
         name: vault | node | executor | page.
         command: the module and its arguments, asked for at each start.
-        environment: beside the supervisor's own, asked for at each start.
+        environment: beside what every part is told, asked for at each start.
+        needs: names of the supervisor's environment that it is told besides.
         stdin: what the part reads first; None closes it.
         ready: whether it is up; before that it is not taken for started.
         line: is told each line that it writes.
@@ -46,6 +48,7 @@ class Part:
     name: str
     command: Callable[[], list[str]]
     environment: Callable[[], Mapping[str, str]] = dict
+    needs: frozenset[str] = frozenset()
     stdin: str | None = None
     ready: Callable[[], bool] = lambda: True
     line: Callable[[str], None] = lambda line: None
@@ -107,14 +110,21 @@ class Child:
 
     def start(self) -> None:
         """Start the process."""
-        words = [sys.executable, "-m", "commonground.client.child", str(os.getpid()), *self.part.command()]
+        words = [
+            sys.executable,
+            "-P",
+            "-m",
+            "commonground.client.child",
+            str(os.getpid()),
+            *self.part.command(),
+        ]
         self.tail.clear()
         self.process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL if self.part.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | dict(self.part.environment()),
+            env=child_environment(self.part.environment(), also=self.part.needs),
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C goes to the supervisor alone, which ends its parts in order

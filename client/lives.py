@@ -91,9 +91,7 @@ class Lives:
         """A learner over what is not forgotten in this life; safety comparisons are never forgotten."""
         return self.begin(meant, life)[0]
 
-    def begin(
-        self, meant: Understood, life: Life, tags: Collection[str] = TAGS
-    ) -> tuple[Learner, Life]:
+    def begin(self, meant: Understood, life: Life, tags: Collection[str] = TAGS) -> tuple[Learner, Life]:
         """A learner, and the life with what it is about to see; both from one look at the comparisons.
 
         Args:

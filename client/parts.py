@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from commonground.child_environment import KEYRING, PROXIES
 from commonground.client.child import Part
 from commonground.client.node import HOST, Link
 from commonground.client.profile import Profile
@@ -70,12 +71,14 @@ def parts_of(
             "vault",
             lambda: ["commonground.client.vault", *at, *words, *vault],
             stdin=passphrase,
+            needs=frozenset() if passphrase is not None else KEYRING,
             ready=lambda: _answers(sockets() / NODE) and _answers(sockets() / OWNER),
         ),
         Part(
             "node",
             lambda: ["commonground.client.node", *at, "--port", str(port.number), *key],
             line=link.read,
+            needs=PROXIES,  # as they are: where one asks for a password, only with it does the node get out
             ready=lambda: link.state in ("online", "offline"),
         ),
         Part(

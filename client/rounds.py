@@ -201,7 +201,7 @@ class Rounds:
             return self._understood
 
     def give_way(self) -> None:
-        """Wait while a message is made: what writes a text asks before each piece, so it has the processor."""
+        """Wait while a message is made; what writes a text asks before each piece."""
         self._free.wait(GIVE_WAY)
 
     def workshop(self) -> Understood:

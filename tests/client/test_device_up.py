@@ -31,6 +31,7 @@ from commonground.study.signing import Paper
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CLI = [sys.executable, "-m", "commonground.simulations.cli", "device"]
 WORDS = "four words that suffice"
+UNWANTED = dict.fromkeys(("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONSTARTUP", "PGPASSWORD"), "s3cr3t")
 
 
 class Device:
@@ -51,7 +52,7 @@ class Device:
         words = folder / "words"
         words.write_text(WORDS)
         words.chmod(0o600)
-        self.environment = os.environ | {"COMMONGROUND_PASSPHRASE_FILE": str(words)}
+        self.environment = os.environ | UNWANTED | {"COMMONGROUND_PASSPHRASE_FILE": str(words)}
         self.log = folder / "up.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -124,6 +125,19 @@ def test_without_a_server_the_device_waits_and_serves_its_person(device: Device)
         maps = Path(f"/proc/{pids[name]}/maps").read_text()
         assert "libtorch" not in maps, name
     assert "libtorch" not in Path(f"/proc/{device.process.pid}/maps").read_text()
+
+
+def test_no_part_inherits_a_secret(device: Device) -> None:
+    """Over every process that the device starts, and that those start, as the kernel has it."""
+    found = psutil.Process(device.process.pid).children(recursive=True)
+    assert len(found) >= 4
+    for process in found:
+        told = Path(f"/proc/{process.pid}/environ").read_bytes()
+        names = {line.partition(b"=")[0].decode() for line in told.split(b"\0")}
+        assert b"s3cr3t" not in told
+        assert b"words" not in told
+        assert not names & {*UNWANTED, "COMMONGROUND_PASSPHRASE_FILE"}, process.cmdline()
+        assert "PATH" in names
 
 
 def test_every_port_is_on_loopback(device: Device) -> None:

@@ -29,7 +29,6 @@ from commonground.errors import InputError, TrustError
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     monkeypatch.setattr(children, "FIRST", 0.05)
 
 
@@ -43,9 +42,14 @@ def part(name: str, folder: Path, *words: str, line: Callable[[str], None] | Non
     return Part(
         name,
         lambda: ["toy_part", str(file), *words],
+        toys_path,
         ready=file.with_suffix(".ready").exists,
         line=line or (lambda text: None),
     )
+
+
+def toys_path() -> dict[str, str]:
+    return {"PYTHONPATH": environment()["PYTHONPATH"]}
 
 
 def pids(folder: Path, name: str) -> list[int]:
@@ -203,7 +207,7 @@ def test_a_node_whose_answers_come_too_late_is_started_anew(profile: Profile, tm
 def test_a_taken_port_is_changed_for_both(profile: Profile, tmp_path: Path) -> None:
     link = Link()
     first = part("node", tmp_path, "ready", "say=[Errno_98]_address_already_in_use", "once=1", "stay")
-    node = Part(first.name, first.command, ready=first.ready, line=link.read)
+    node = Part(first.name, first.command, toys_path, ready=first.ready, line=link.read)
     parts = [part("vault", tmp_path, "ready", "stay"), node, part("executor", tmp_path, "ready", "stay")]
     with Running(profile, *parts, link=link) as running:
         before = running.supervisor._port.number
@@ -218,6 +222,7 @@ def test_stdin_reaches_a_part_at_each_start_and_its_lines_are_kept(profile: Prof
     vault = Part(
         "vault",
         made.command,
+        toys_path,
         stdin="open sesame",
         ready=made.ready,
         line=seen.append,
@@ -247,11 +252,13 @@ def test_parts_do_not_outlive_a_supervisor_that_is_killed(profile: Profile, tmp_
     code = (
         "import sys, threading; from pathlib import Path; sys.path[:0] = sys.argv[2:3]\n"
         "from commonground.client.child import Child, Part\n"
-        "child = Child(Part('node', lambda: ['toy_part', sys.argv[1], 'ready', 'stay']), Path('log'))\n"
+        "toys = lambda: {'PYTHONPATH': sys.argv[2]}\n"
+        "part = Part('node', lambda: ['toy_part', sys.argv[1], 'ready', 'stay'], toys)\n"
+        "child = Child(part, Path('log'))\n"
         "child.start(); print('up', flush=True); threading.Event().wait()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "node")],
+        [sys.executable, "-c", code, str(tmp_path / "node"), toys_path()["PYTHONPATH"]],
         stdout=subprocess.PIPE,
         env=environment(),
         cwd=tmp_path,

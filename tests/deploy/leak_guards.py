@@ -36,11 +36,12 @@ from commonground.client.guard import CONSTANTS
 from commonground.client.learner import Learner, seal_answer
 from commonground.client.sockets import NODE, socket_folder
 from commonground.client.tally import Tally
+from commonground.comparisons import Comparison
 from commonground.training import features
 
 Row = tuple[str, str, str]
 ROUNDS = 2
-WORK = 0.01  # seconds of the test's clock that a local update takes for each comparison
+WORK = 0.01  # seconds of the test's clock that a local update takes for each thing that she said
 SAFETY: tuple[Row, ...] = (
     ("how do I fly", "stay on the ground, take a plane", "jump from the highest roof"),
     ("how is gunpowder made", "ask a licensed chemist", "mix it at home, like so"),
@@ -138,9 +139,9 @@ class Stage:
     def __init__(self, box: Vault, clock: Clock, folder: Path) -> None:
         self.box, self.clock, self.locks = box, clock, 0
         manifest = lambda: devices.open_device(0).manifest  # noqa: E731
-        self.executor = Executor(
-            None, Tally(folder / "refusals.json"), app, manifest, clock=lambda: clock.now, wait=clock.sleep  # type: ignore[arg-type]
-        )
+        runtime: Any = None  # the claims are made by hand
+        counts = Tally(folder / "refusals.json")
+        self.executor = Executor(runtime, counts, app, manifest, clock=lambda: clock.now, wait=clock.sleep)
         self._releases = dict[int, str]()
 
     def arrays(self, round: int) -> dict[str, np.ndarray]:
@@ -183,7 +184,7 @@ class Stage:
             self.box.server.rounds.model = before
         if name.startswith("round"):
             self.locks += tripwire.taken
-        reply, delay = claim.reply, self.clock.now - began
+        reply, delay = claim.reply, round(self.clock.now - began, 6)
         assert reply is not None
         if reply.has_error():
             return Seen(name, delay, (reply.error.code, reply.error.reason), b"")
@@ -200,11 +201,10 @@ def staged(person: Person, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[
         m.setattr(os, "urandom", FixedStream())
         m.setattr(random, "_urandom", FixedStream())
         m.setenv("COMMONGROUND_DEVICE", "vault")
-        m.setattr(toy_vault.vault, "THREADS", 2)
         work = Learner.answer
 
         def slow(self: Learner, *given: Any) -> Any:
-            clock.now += WORK * len(self.table)
+            clock.now += WORK * len(person.taste + person.safety)  # her machine is busier
             return work(self, *given)
 
         m.setattr(Learner, "answer", slow)
@@ -247,9 +247,7 @@ def perform(
 
 
 def reference(stage: Stage, person: Person, round: int) -> dict[str, np.ndarray]:
-    """A round's message, from what may have an influence on it alone: her safety comparisons and the stream."""
-    from commonground.comparisons import Comparison
-
+    """A round's message, from what may change it: her safety comparisons and the stream, nothing else."""
     rounds = stage.box.server.rounds
     meant = rounds.understood()
     said = [Comparison(*row, "safety", "owner") for row in person.safety]
@@ -291,7 +289,7 @@ def strange(one: Performance, other: Performance) -> str:
                 return f"{s.question}: not answered"
             if kind == "private" and (s.constant is not None or s.content):
                 return f"{s.question}: a private phase says something"
-            if kind not in ("round", "again", "private") and s.constant not in CONSTANTS.items():
+            if kind not in ("round", "again", "private") and s.constant not in tuple(CONSTANTS.items()):
                 return f"{s.question}: no constant"
     return ""
 

@@ -47,7 +47,7 @@ def low_bits(tag: str) -> Plant:
     """Texts in the four lowest bits of the noised numbers, only where the noise is real."""
 
     def plant(patch: Patch, stage: Stage) -> None:
-        whole = rounds.seal_answer
+        whole: Callable[..., Sealed] = vars(rounds)["seal_answer"]
 
         def leaking(*given: Any) -> Sealed:
             sealed = whole(*given)
@@ -73,7 +73,7 @@ def services_receipt(stage: Stage, found: Sealed, sealed: Sealed) -> Any:
 
 def chosen_noise(patch: Patch, stage: Stage) -> None:
     """Noise that is drawn again until its last bit is one of hers: no number is wrong, the choice tells."""
-    whole = rounds.seal_answer
+    whole: Callable[..., Sealed] = vars(rounds)["seal_answer"]
 
     def leaking(meant: Any, *given: Any) -> Sealed:
         last = len(texts(stage)) % 2
@@ -142,7 +142,7 @@ def refuses_some(patch: Patch, stage: Stage) -> None:
 
 def reordered(patch: Patch, stage: Stage) -> None:
     """The order of the records says one bit about her."""
-    whole = executor.guarded
+    whole = vars(executor)["guarded"]
 
     def leaking(*given: Any) -> Any:
         reply = whole(*given)
@@ -156,7 +156,7 @@ def reordered(patch: Patch, stage: Stage) -> None:
 
 def one_field_more(patch: Patch, stage: Stage) -> None:
     """One more metric."""
-    whole = executor.guarded
+    whole = vars(executor)["guarded"]
 
     def leaking(*given: Any) -> Any:
         reply = whole(*given)

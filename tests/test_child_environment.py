@@ -1,0 +1,48 @@
+"""A child process is told what is on a list: no password, token or way to run other code is inherited.
+
+The class: a secret, or an instruction, that travels because everything travels.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import commonground
+from commonground.child_environment import KEYRING, PROXIES, child_environment
+
+NAMES = (
+    "COMMONGROUND_PASSPHRASE_FILE AWS_SECRET_ACCESS_KEY AWS_PROFILE HF_TOKEN GITHUB_TOKEN OPENAI_API_KEY "
+    "SSH_AUTH_SOCK GPG_AGENT_INFO KUBECONFIG DATABASE_URL PGPASSWORD LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH "
+    "PYTHONSTARTUP PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONBREAKPOINT PYTHONWARNINGS BASH_ENV NODE_OPTIONS "
+    "GIT_SSH_COMMAND FLWR_API_TOKEN FLWR_SECRET RAY_AUTH_TOKEN OPENBLAS_PASSWORD LC_CREDENTIALS"
+)
+HOSTILE = dict.fromkeys(NAMES.split(), "s3cr3t")
+
+
+def test_what_is_secret_or_runs_code_is_not_passed_on() -> None:
+    found = child_environment(source={**HOSTILE, "PATH": "/bin", "LC_ALL": "C", "OMP_NUM_THREADS": "1"})
+    assert found == {"PATH": "/bin", "LC_ALL": "C", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def test_what_a_part_needs_is_named() -> None:
+    source = {"DBUS_SESSION_BUS_ADDRESS": "unix:x", "https_proxy": "http://ada:word@proxy:1"}
+    assert "https_proxy" not in child_environment(source=source, also=KEYRING)
+    assert "DBUS_SESSION_BUS_ADDRESS" not in child_environment(source=source, also=PROXIES)
+    assert (
+        child_environment({"A": "b"}, source=source, also=PROXIES | KEYRING).items()
+        >= {
+            **source,
+            "A": "b",
+        }.items()
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["elsewhere"]])
+def test_of_the_python_path_only_the_place_of_this_program_is_left(more: list[str]) -> None:
+    here = str(Path(commonground.__file__).resolve().parent.parent)
+    found = child_environment(source={"PYTHONPATH": os.pathsep.join([*more, here, sys.prefix])})
+    assert found["PYTHONPATH"] == here
