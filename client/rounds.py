@@ -290,10 +290,11 @@ class Rounds:
             return self._update(meant, release, arrays, clip, tags)
         except StorageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.warning("the local update failed: %s; answered without it", type(error).__name__)
-            self.store.refusals.count(Reason.FAILED.value)
-        return self._update(meant, release, arrays, clip, ())
+        found = self._update(meant, release, arrays, clip, ())
+        self.store.refusals.count(Reason.FAILED.value)
+        return found
 
     def _update(
         self, meant: Understood, release: Release, arrays: Arrays, clip: float, tags: Collection[str]

@@ -103,6 +103,24 @@ def test_a_round_is_answered_by_the_installed_app(kit: Kit) -> None:
     assert kit.node.tasks[-1:] == ["flwr-clientapp finished completed"]
 
 
+def test_an_answer_leaves_by_a_public_schedule(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long the work took is seen as a power of two of quarters of a second, whatever is answered."""
+    now, took, ends = [0.0], [0.0], list[float]()
+    kit.executor._clock, kit.executor._wait = lambda: now[0], lambda seconds: ends.append(now[0] + seconds)
+    work = kit.executor._app
+
+    def busy(message: Message, context: Any) -> Message:
+        now[0] += took[0]
+        return work(message, context)
+
+    monkeypatch.setattr(kit.executor, "_app", busy)
+    for took[0] in (0.0, 0.1, 0.25, 0.3, 0.5, 3.0, 100.0):
+        for message in (question(), question(clip=1e9), question("train.private")):
+            now[0] = 0.0
+            kit.ask(message)
+    assert ends == [moment for moment in (0.25, 0.25, 0.25, 0.5, 0.5, 4.0, 128.0) for _ in range(3)]
+
+
 def test_the_private_phase_answers_nothing(kit: Kit) -> None:
     assert outbound(kit.ask(question("train.private", round=2))) == {}
     assert kit.seen == [("private", 2), ("idle", 0)]

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from toy_world import HashEncoder
 from commonground.client import keys, vault, vault_device
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Insecure, Learner
+from commonground.client.rounds import Rounds
 from commonground.client.sockets import NODE, OWNER, TOKEN, socket_folder
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
@@ -267,6 +269,33 @@ def test_who_pauses_while_it_trains_sends_nothing(box: Vault, monkeypatch: pytes
     assert [row["round"] for row in box.owner.receipts()] == [1]
 
 
+def test_an_answer_does_not_wait_for_what_its_person_does(
+    box: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """She fits anew, or chats: both hold the workshop's model, and no round's answer asks for it."""
+    box.teach()
+    box.shared(1)
+    begun, over = threading.Event(), threading.Event()
+    whole = Learner.private
+
+    def held(self: Learner, *given: Any) -> Any:
+        begun.set()
+        assert over.wait(100)
+        return whole(self, *given)
+
+    monkeypatch.setattr(Learner, "private", held)
+    fitting = threading.Thread(target=box.owner.refit)
+    fitting.start()
+    try:
+        assert begun.wait(100)
+        assert box.shared(2)  # while it is held, however long that is
+        assert not over.is_set()
+    finally:
+        over.set()
+        fitting.join(100)
+    assert box.owner.status()["private"]["version"] > 0
+
+
 def test_no_message_answers_the_release_after_the_last_round(box: Vault, offer: Offer) -> None:
     """The claim counts on the study's rounds; the release after them is for the last private phase alone."""
     last = offer.settings.rounds
@@ -356,15 +385,15 @@ def test_a_build_that_leaks_is_found_by_the_same_comparison(
     tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The canary sends one bit of a person's taste in the last place of one number."""
-    whole = Learner.answer
+    whole = Rounds._answer
 
-    def leaking(self: Learner, *given: Any) -> Any:
-        found = whole(self, *given)
+    def leaking(self: Rounds, *given: Any) -> Any:
+        found, seen = whole(self, *given)
         update = {n: v.clone() for n, v in found.update.items()}
-        update["shared.safety.u"][0, 0] += 1e-6 * len(self.rows["taste"])
-        return type(found)(update, found.after, found.memory)
+        update["shared.safety.u"][0, 0] += 1e-6 * self.store.feedback.counts()["taste"]
+        return type(found)(update, found.after, found.memory), seen
 
-    monkeypatch.setattr(Learner, "answer", leaking)
+    monkeypatch.setattr(Rounds, "_answer", leaking)
     assert bits(tmp_path, offer, TASTES[1], {}, "a") != bits(tmp_path, offer, TASTES[2], {}, "b")
 
 
