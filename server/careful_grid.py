@@ -8,19 +8,24 @@ it becomes an error of that one reply. Built on internals of flwr 1.42, like Flo
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from flwr.app import Error, Message
+from flwr.app import Array, Error, Message
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.date import now
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_head_values_from_object_content,
+    iterate_object_tree,
+)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 from flwr.superlink.grid import HttpGrid
@@ -43,7 +48,7 @@ class CarefulGrid(HttpGrid):  # type: ignore[misc]  # flwr is not followed by my
         token: of the task.
         bounds: of one reply.
         patience: seconds for the objects of one reply to come.
-        refuse: told the reason, a constant, of each reply that is refused here.
+        refuse: told the reason, a constant, of each reply that is refused here, and its node.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class CarefulGrid(HttpGrid):  # type: ignore[misc]  # flwr is not followed by my
         token: str,
         bounds: Limits,
         patience: float,
-        refuse: Callable[[str], None],
+        refuse: Callable[[str, int], None],
     ) -> None:
         super().__init__(address, root_certificates=root_certificates, token=token)
         self._bounds, self._patience, self._refuse = bounds, patience, refuse
@@ -78,23 +83,28 @@ class CarefulGrid(HttpGrid):  # type: ignore[misc]  # flwr is not followed by my
             names = [part.object_id for part in iterate_object_tree(tree)]
             if len(names) > self._bounds.objects:
                 self._confirm(metadata.message_id)
-                self._refuse(TOO_LARGE)
+                self._refuse(TOO_LARGE, metadata.src_node_id)
                 return self._broken(metadata.reply_to_message_id)
             pull = make_pull_object_fn_protobuf(
                 pull_object_protobuf=self._runtime_client.PullObject, node=self.node, run_id=self.run.run_id
             )
             contents = pull_objects(names, pull, max_time=self._patience)
             self._confirm(metadata.message_id)
+            check_contents(contents, self._bounds)
             reply = inflate_object_from_contents(metadata.message_id, contents)
             if not isinstance(reply, Message):
                 raise TypeError(f"a reply is a {type(reply).__name__}")
             reply.metadata.__dict__["_message_id"] = metadata.message_id
-            if reply.metadata.reply_to_message_id != metadata.reply_to_message_id:
-                raise ValueError("a reply names another question inside than outside")
+            inside, outside = reply.metadata, metadata
+            if (inside.reply_to_message_id, inside.src_node_id) != (
+                outside.reply_to_message_id,
+                outside.src_node_id,
+            ):
+                raise ValueError("a reply names another question or sender inside than outside")
             return reply
         except Exception as error:  # whatever a stranger's bytes can raise
             log.warning("a reply cannot be read: %s", type(error).__name__)
-            self._refuse(UNREADABLE)
+            self._refuse(UNREADABLE, metadata.src_node_id)
             return self._broken(metadata.reply_to_message_id)
 
     def _confirm(self, message: str) -> None:
@@ -117,3 +127,27 @@ class CarefulGrid(HttpGrid):  # type: ignore[misc]  # flwr is not followed by my
             created_at=now().timestamp(),
         )
         return make_message(metadata=metadata, error=Error(BROKEN, BROKEN_REASON))
+
+
+def check_contents(contents: Mapping[str, bytes], bounds: Limits) -> None:
+    """Raise `ValueError` where the objects of a reply would unpack to more than they are.
+
+    An array names its chunks by number, and may name one a million times: a message of kilobytes would become
+    gigabytes when Flower joins them.
+
+    Args:
+        contents: object id -> bytes.
+        bounds: of one reply.
+    """
+    left = bounds.message_bytes
+    for content in contents.values():
+        kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind != "Array":
+            continue
+        named = json.loads(get_object_body(content, Array))["arraychunk_ids"]
+        for number in named:
+            if type(number) is not int or not 0 <= number < len(children):
+                raise ValueError("an array names a chunk that it has not")
+            left -= len(contents[children[number]])
+            if left < 0:
+                raise ValueError("an array unpacks to more than a message may have")

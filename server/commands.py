@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import subprocess
 import sys
 import time
@@ -104,6 +105,9 @@ def up(
     patience: Annotated[
         float | None, typer.Option("--patience", help="Seconds to wait for them; then it begins with fewer.")
     ] = None,
+    quarantine: Annotated[
+        int | None, typer.Option("--quarantine", help="Refusals after which a place is not asked; 0 = never.")
+    ] = None,
     format: Format = "text",
 ) -> None:
     """Run the study's server until Ctrl-C, or in the background.
@@ -116,7 +120,7 @@ def up(
         from commonground.server.state import Study
 
         study = Study(folder)
-        study.change(deadline=deadline, min_online=min_online, patience=patience)
+        study.change(deadline=deadline, min_online=min_online, patience=patience, quarantine=quarantine)
         address = study.settings.address
         study.close()
         if detach:
@@ -166,6 +170,7 @@ def status(folder: Folder, format: Format = "text") -> None:
         output.show(
             f"{found['study']} {state}; trust: {found['trust']}; open until {found['closes']}",
             *([f"the rounds do not go on: {found['trouble']}"] if found["trouble"] else []),
+            *([found["waits"]] if found["waits"] and found["running"] and not found["trouble"] else []),
             f"people: {people['enrolled']} of {people['places']} enrolled, {people['online']} online, "
             f"{people['revoked']} revoked, {people['invited']} invited",
             f"rounds: {rounds['done']} of {rounds['of']} done, {rounds['void']} void",
@@ -177,6 +182,8 @@ def status(folder: Folder, format: Format = "text") -> None:
         for title, rows in (("part", found["health"]), ("refused", found["refusals"])):
             if rows:
                 output.show(table(title, rows))
+        for place in found["places"]:
+            output.show(place_words(place, folder))
         return found
 
     run_command(format, work)
@@ -259,6 +266,48 @@ def revoke(
         return {"name": name, "done": done}
 
     run_command(format, work)
+
+
+@server_app.command()
+def pardon(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Whom.")],
+    format: Format = "text",
+) -> None:
+    """Ask a place again that is in quarantine, and count its refusals anew.
+
+    Example: `commonground server pardon studies/first ada`
+    """
+
+    def work(output: Output) -> dict[str, Any]:
+        from commonground.server.places import pardon as ask_again
+        from commonground.server.state import Study
+
+        done = ask_again(Study(folder), name)
+        output.show(f"{name} {done}")
+        return {"name": name, "done": done}
+
+    run_command(format, work)
+
+
+def place_words(place: dict[str, Any], folder: Path) -> str:
+    """One line about a place of which something was refused, with what can be done.
+
+    Args:
+        place: as `places.places_refused` gives it.
+        folder: the study's.
+    """
+    reasons = ", ".join(f"{reason} ({one['count']})" for reason, one in place["reasons"].items())
+    words = f"{place['name']} (place {place['slot'] + 1}): {place['refused']} refused: {reasons}"
+    if place["revoked"]:
+        return f"{words}; revoked"
+    whom = shlex.quote(place["name"])
+    if place["quarantined"]:
+        return (
+            f"{words}; in quarantine since {place['quarantined']}: not asked any more. "
+            f"commonground server pardon {folder} {whom}, or server revoke {folder} {whom}"
+        )
+    return f"{words}; commonground server revoke {folder} {whom} shuts it out"
 
 
 def _detached(folder: Path, bind: str) -> int:

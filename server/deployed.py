@@ -29,10 +29,11 @@ from commonground.server.audit import Audit
 from commonground.server.conduct import Conduct
 from commonground.server.enrolled_grid import EnrolledGrid
 from commonground.server.job import Job
+from commonground.server.places import refuse
 from commonground.server.public_pairs import public_pairs
 from commonground.server.releases import Releases
 from commonground.server.rounds import Outcome, RoundEvent, run_rounds
-from commonground.server.state import Study
+from commonground.server.state import WAITS, Study
 from commonground.server.tables import Enrolled, Round, now
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.records import from_record, to_record
@@ -131,10 +132,29 @@ def run_study(grid: Grid, study: Study, stop: threading.Event | None = None) -> 
 
 
 def enrolled_nodes(study: Study) -> dict[int, int]:
-    """Slot -> Flower's node id of everybody who is enrolled now."""
+    """Slot -> Flower's node id of everybody who is enrolled now and in no quarantine."""
     with study.database.reading() as session:
-        rows = session.scalars(select(Enrolled).where(Enrolled.revoked.is_(None), Enrolled.node.is_not(None)))
+        here = Enrolled.revoked.is_(None), Enrolled.quarantined.is_(None), Enrolled.node.is_not(None)
+        rows = session.scalars(select(Enrolled).where(*here))
         return {row.slot: int(cast(str, row.node)) for row in rows}
+
+
+def waiting(round: int, here: int, wanted: int, able: int, least: int) -> str:
+    """What a round waits for, in words.
+
+    Args:
+        round: which.
+        here: enrolled devices that are online.
+        wanted: how many must be.
+        able: how many of them are of the people whose turn it is.
+        least: how many of those must be.
+    """
+    if here < wanted:
+        return f"round {round} waits: {here} of the {wanted} devices that it needs are online"
+    return (
+        f"round {round} waits: {here} devices are online, but {able} of the people whose turn it is, and "
+        f"{least} are needed"
+    )
 
 
 class Deployment(Conduct):
@@ -184,8 +204,10 @@ class Deployment(Conduct):
             for name, value in values.items():
                 setattr(row, name, value)
             row.ended, row.seconds, row.gate = now(), event.seconds, event.gate
-        if fresh and event.refused:
-            self._study.refuse("update does not pass the manifest", event.refused)
+        for person, reason in event.blamed.items() if fresh else ():
+            refuse(self._study, reason, slot=person)
+        if fresh and event.refused > len(event.blamed):
+            self._study.refuse("reply of nobody who was asked", event.refused - len(event.blamed))
         if fresh and event.errors:
             self._study.refuse("device gave no update", event.errors)
         self._audit.add("round", round=event.round, **values)
@@ -202,7 +224,7 @@ class Deployment(Conduct):
         the first who enrols would use up all rounds of a study. Where enough are online, but not of those
         whose turn it is, the round asks nobody, and nobody pays for it.
         """
-        settings, began, said = self._study.settings, time.monotonic(), False
+        settings, began, said = self._study.settings, time.monotonic(), ""
         least = max(1, settings.minimum)
         wanted = max(least, settings.min_online)
         while True:
@@ -215,19 +237,26 @@ class Deployment(Conduct):
             able = sum(enrolled[person] in online for person in wrapper.turn(round).tolist())
             late = time.monotonic() - began >= settings.patience
             if here >= wanted and (able >= least or round > wrapper.rounds):
-                return
+                return self._tell(None)
             if here >= least and late:
                 if able < least and round <= wrapper.rounds:
                     log.warning(
                         "round %d asks nobody: %d of its turn are online, %d are needed", round, able, least
                     )
                     wrapper.eligible = np.array([], np.int64)
-                return
-            if not said:
-                said = True
-                log.info("round %d waits: %d of %d devices are online", round, here, wanted)
+                return self._tell(None)
+            words = waiting(round, here, wanted, able, least)
+            if words != said:
+                said = words
+                self._tell(words)
+                log.info("%s", words)
             if stop.wait(LOOK):
                 raise InterruptedRunError("the run was stopped")
+
+    def _tell(self, words: str | None) -> None:
+        """Let `server status` say what the next round waits for."""
+        if self._study.fact(WAITS) != words:
+            self._study.set_fact(WAITS, words)
 
     def _safety(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float] | None:
         if self._pairs is None:

@@ -26,7 +26,8 @@ from sqlalchemy import func, select
 from commonground.errors import CommonGroundError, InputError, TrustError
 from commonground.files import write_atomically
 from commonground.server.audit import Audit
-from commonground.server.state import PUBLIC, Study, invitation_state
+from commonground.server.shown import invitation_state
+from commonground.server.state import PUBLIC, Study
 from commonground.server.tables import Enrolled, Invited, now
 from commonground.study.enrolment import MOST, PATH, Enrolment, read_request
 from commonground.study.invitation import KIND, Invitation

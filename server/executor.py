@@ -7,6 +7,7 @@ and runs the installed code on the study's folder. Every other run is refused an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -33,6 +34,7 @@ from commonground.server.bundle import build_bundle
 from commonground.server.careful_grid import CarefulGrid
 from commonground.server.deployed import run_study
 from commonground.server.limits import limits
+from commonground.server.places import refuse_node
 from commonground.server.state import TROUBLE, Study
 from commonground.server.superlink import HOST, SECRET, root_certificates
 
@@ -88,7 +90,12 @@ class Executor:
     def _take(self, token: str) -> None:
         settings = self._study.settings
         grid = CarefulGrid(
-            self._address, self._ca, token, self._bounds, settings.deadline, self._study.refuse
+            self._address,
+            self._ca,
+            token,
+            self._bounds,
+            settings.deadline,
+            functools.partial(refuse_node, self._study),
         )
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
         heartbeat.start()

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class RoundEvent:
         seconds: wall time of the round.
         clip: the clip that was asked for in it, where it is adapted.
         gate: what the safety gate decided in it, where there is one.
+        blamed: person -> why a reply of theirs was refused.
     """
 
     arm: str
@@ -74,6 +75,7 @@ class RoundEvent:
     seconds: float
     clip: float | None = None
     gate: dict[str, Any] | None = None
+    blamed: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def run_rounds(
                 RoundEvent(
                     job.arm, round, cohort, change["messages"], change["refused"], change["errors"],
                     change["bytes"], wrapper.current, wrapper.averaged, time.monotonic() - began, clip,
-                    _decision(job, round, wrapper),
+                    _decision(job, round, wrapper), dict(wrapper.refused),
                 )
             )  # fmt: skip
         _save(job, digest, wrapper, round, finished=False)

@@ -18,22 +18,30 @@ import json
 import math
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
 from commonground.config import Config
 from commonground.errors import InputError, RunFolderError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.privacy.statement import statement
+from commonground.server.places import places_refused, refuse
 from commonground.server.processes import same_process
-from commonground.server.tables import Database, Enrolled, Fact, Invited, Part, Refusal, Released, Round, now
+from commonground.server.shown import (
+    every,
+    finite,
+    invitation_state,
+    people_of,
+    releases_of,
+    rounds_of,
+    values_of,
+)
+from commonground.server.tables import Database, Enrolled, Fact, Invited, Part, Refusal
 from commonground.study.offer import KIND, Offer, Terms, terms_of
 from commonground.study.public_parts import FILE
 from commonground.study.signing import Paper, fingerprint, load_key, public_hex
@@ -43,6 +51,7 @@ PID = "supervisor.pid"
 PUBLIC = "public"  # the folder of what anybody may have
 CHARTER_FILE = "charter.json"  # in it: the charter and its files, as an invitation carries them
 TROUBLE = "trouble"  # the fact that says why the rounds do not go on
+WAITS = "waits"  # the fact that says what the next round waits for
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
 
@@ -57,6 +66,7 @@ class Settings:
         minimum: updates that a round needs, else it is void.
         min_online: devices that must be online before a round begins.
         patience: seconds to wait for them; then the round begins with those who are there.
+        quarantine: refusals of one place after which it is not asked any more; 0 = never.
         insecure: the noise comes from a known number (a test on loopback).
     """
 
@@ -66,6 +76,7 @@ class Settings:
     minimum: int = 1
     min_online: int = 1
     patience: float = 3600.0
+    quarantine: int = 5
     insecure: bool = False
 
     def to_toml(self) -> str:
@@ -223,13 +234,7 @@ class Study:
 
     def refuse(self, reason: str, count: int = 1) -> None:
         """Count something that was refused; a reason is a constant of the program, never what was sent."""
-        with self.database.writing() as session:
-            found = session.get(Refusal, reason)
-            if found is None:
-                found = Refusal(reason=reason, count=0, last=now())
-                session.add(found)
-            found.count += count
-            found.last = now()
+        refuse(self, reason, count=count)
 
     def refusals(self) -> dict[str, int]:
         """Reason -> how often."""
@@ -247,9 +252,11 @@ class Study:
 
         Returns:
             study, version, trust, purpose, contact, address, opens, closes, open (now), signer (a
-            fingerprint), running (the supervisor lives), finished, trouble (why the rounds do not go on);
+            fingerprint), running (the supervisor lives), finished, trouble (why the rounds do not go on),
+            waits (what the next round waits for);
             people: places, enrolled, online, revoked, invited (invitations that can still be used);
-            enrolled: one a slot: slot, name, since, online, revoked;
+            enrolled: one a slot: slot, name, since, online, revoked, quarantined;
+            places: one a place of which something was refused, see `places.places_refused`;
             invitations: name, made, expires, state (open | used | expired | withdrawn);
             rounds: done, of, void, under_way (a round's number or None), list (newest first): round, began,
             ended, asked, replies, refused, errors, seconds, void, gate;
@@ -261,24 +268,26 @@ class Study:
             health: name, state, words, restarts, since.
         """
         with self.database.reading() as session:
-            rounds = _rounds(session, self.config.rounds)
+            rounds = rounds_of(session, self.config.rounds)
             parts = [
-                _values(part, "name", "state", "words", "restarts", "since") for part in _all(session, Part)
+                values_of(part, "name", "state", "words", "restarts", "since")
+                for part in every(session, Part)
             ]
             facts = {fact.name: fact.value for fact in session.scalars(select(Fact))}
             found = {
-                "people": _people(session, self.config.people),
+                "people": people_of(session, self.config.people),
                 "enrolled": [
-                    _values(row, "slot", "name", "since", "online", "revoked")
-                    for row in _all(session, Enrolled)
+                    values_of(row, "slot", "name", "since", "online", "revoked", "quarantined")
+                    for row in every(session, Enrolled)
                 ],
                 "invitations": [
-                    _values(row, "name", "made", "expires") | {"state": invitation_state(row)}
-                    for row in _all(session, Invited)
+                    values_of(row, "name", "made", "expires") | {"state": invitation_state(row)}
+                    for row in every(session, Invited)
                 ],
                 "rounds": rounds,
-                "releases": _releases(session),
-                "refusals": [_values(row, "reason", "count", "last") for row in _all(session, Refusal)],
+                "releases": releases_of(session),
+                "places": places_refused(session),
+                "refusals": [values_of(row, "reason", "count", "last") for row in every(session, Refusal)],
             }
         offer = self.offer
         return {
@@ -295,6 +304,7 @@ class Study:
             "running": running(self.folder) is not None,
             "finished": facts.get("finished") == "yes",
             "trouble": facts.get(TROUBLE),
+            "waits": facts.get(WAITS),
             **found,
             "statement": self.statement(),
             "budget": self._budget(max(rounds["done"], rounds["under_way"] or 0)),
@@ -322,9 +332,9 @@ class Study:
         return {
             "trust": claim.trust,
             "meaningful": claim.meaningful,
-            "epsilon": _finite(claim.epsilon),
-            "spent": _finite(spent),
-            "left": _finite(left),
+            "epsilon": finite(claim.epsilon),
+            "spent": finite(spent),
+            "left": finite(left),
             "delta": claim.delta,
             "most": self.terms.most,
             "separation": self.terms.separation,
@@ -337,56 +347,3 @@ def running(folder: Path) -> int | None:
         return same_process((folder / "run" / PID).read_text())
     except (OSError, ValueError):
         return None
-
-
-def invitation_state(row: Invited, at: datetime | None = None) -> str:
-    """Of one invitation: open | used | expired | withdrawn."""
-    if row.withdrawn is not None:
-        return "withdrawn"
-    if row.used is not None:
-        return "used"
-    return "expired" if datetime.fromisoformat(row.expires) <= (at or datetime.now(UTC)) else "open"
-
-
-def _people(session: Session, places: int) -> dict[str, int]:
-    rows = list(session.scalars(select(Enrolled)))
-    here = [row for row in rows if row.revoked is None]
-    return {
-        "places": places,
-        "enrolled": len(here),
-        "online": sum(row.online for row in here),
-        "revoked": len(rows) - len(here),
-        "invited": sum(invitation_state(row) == "open" for row in session.scalars(select(Invited))),
-    }
-
-
-def _rounds(session: Session, total: int) -> dict[str, Any]:
-    rows = list(session.scalars(select(Round).order_by(Round.round.desc())))
-    names = ("round", "began", "ended", "asked", "replies", "refused", "errors", "seconds", "void", "gate")
-    ended = [row for row in rows if row.ended is not None]
-    return {
-        "done": max((row.round for row in ended), default=0),
-        "of": total,
-        "void": sum(row.void for row in ended),
-        "under_way": next((row.round for row in rows if row.ended is None), None),
-        "list": [_values(row, *names) for row in rows],
-    }
-
-
-def _releases(session: Session) -> list[dict[str, Any]]:
-    newest = session.scalar(select(func.max(Released.version)))
-    rows = session.scalars(select(Released).order_by(Released.version.desc()))
-    names = ("version", "round", "tensors", "made", "of", "safety")
-    return [_values(row, *names) | {"current": row.version == newest} for row in rows]
-
-
-def _all(session: Session, table: type[Any]) -> list[Any]:
-    return list(session.scalars(select(table).order_by(*table.__table__.primary_key.columns)))
-
-
-def _values(row: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
-
-
-def _finite(value: float) -> float | str:
-    return value if math.isfinite(value) else "inf"

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from commonground.errors import RunFolderError, StorageError
 
-SCHEMA = "1"
+SCHEMA = "2"
 BUSY = 30.0  # seconds to wait for another process's transaction
 
 
@@ -57,6 +57,8 @@ class Enrolled(Table):
     node: Mapped[str | None] = mapped_column(default=None)  # Flower's id; a text, since it needs 64 bits
     revoked: Mapped[str | None] = mapped_column(default=None)
     online: Mapped[bool] = mapped_column(default=False)
+    strikes: Mapped[int] = mapped_column(default=0)  # refusals since the last pardon
+    quarantined: Mapped[str | None] = mapped_column(default=None)  # since when it is not asked any more
 
 
 class Released(Table):
@@ -92,6 +94,16 @@ class Refusal(Table):
     """How often something was refused, by reason."""
 
     __tablename__ = "refusals"
+    reason: Mapped[str] = mapped_column(String, primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+    last: Mapped[str]
+
+
+class PlaceRefusal(Table):
+    """How often something of one place was refused, by reason."""
+
+    __tablename__ = "place_refusals"
+    slot: Mapped[int] = mapped_column(primary_key=True)
     reason: Mapped[str] = mapped_column(String, primary_key=True)
     count: Mapped[int] = mapped_column(default=0)
     last: Mapped[str]

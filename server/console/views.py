@@ -81,6 +81,28 @@ def people(found: Document) -> None:
                     for row in found["enrolled"]
                 ],
             )
+    if found["places"]:
+        note = (
+            "Refusals that a place's own key vouches for. commonground server revoke shuts it out; "
+            "server pardon lifts a quarantine."
+        )
+        with parts.card(f"{many(len(found['places']), 'place')} with refusals", note=note):
+            parts.table(
+                "Refusals by place",
+                ("Name", "Place", "Refused", "Why", "Last"),
+                [
+                    (
+                        row["name"],
+                        str(row["slot"] + 1),
+                        f"{one['count']:,}",
+                        reason,
+                        when(one["last"]),
+                    )
+                    for row in found["places"]
+                    for reason, one in row["reasons"].items()
+                ],
+                numbers=(2,),
+            )
     with parts.card(many(counts["invited"], "open invitation")):
         if not found["invitations"]:
             parts.nothing("No invitation was made", "commonground server invite makes one.")
@@ -212,6 +234,8 @@ def _strip(found: Document) -> None:
 def _where(row: Document) -> str:
     if row["revoked"]:
         return f"revoked {when(row['revoked'])}"
+    if row["quarantined"]:
+        return f"in quarantine since {when(row['quarantined'])}, not asked"
     return "online" if row["online"] else "offline"
 
 

@@ -20,7 +20,8 @@ from commonground.errors import InputError, StorageError, TrustError
 from commonground.server.audit import Audit, entries, verify
 from commonground.server.control import SuperLinkError
 from commonground.server.enrolment import EnrolmentService, RefusedError, digest, enrol, invite, revoke
-from commonground.server.state import Study, invitation_state
+from commonground.server.shown import invitation_state
+from commonground.server.state import Study
 from commonground.server.tables import Enrolled, Invited
 from commonground.study.enrolment import enrolment_request, openssh, read_request
 from commonground.study.invitation import Invitation, read_invitation
