@@ -278,7 +278,7 @@ class Belongings:
     def rollback(self, version: int) -> Document:
         """See `OwnerClient.rollback`."""
         with self._rounds.model:
-            self._lives.rollback(self._meant(), version)
+            self._lives.rollback(version)
         return self.status()
 
     def reset(self) -> Document:

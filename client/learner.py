@@ -29,6 +29,7 @@ from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import read_parts
 from commonground.training.client_half import Answer, ClientHalf, Visit, answer, split
 from commonground.training.contract import egress_manifest
+from commonground.training.label_coins import numbered, pair_name
 from commonground.training.model import PreferenceModel, Tensors
 from commonground.training.own_table import OwnTable
 from commonground.training.plan import Plan
@@ -161,21 +162,31 @@ class Learner:
         comparisons: what the person said, the oldest first.
         seed: of this lifetime's draws; secret, or the simulation's.
         person: key of the random streams; 0 on a real device.
+        label_seed: of the coins that flip choices: one for good, whatever lifetime; None is `seed`.
     """
 
     def __init__(
-        self, understood: Understood, comparisons: Sequence[Comparison], seed: int, person: int = 0
+        self,
+        understood: Understood,
+        comparisons: Sequence[Comparison],
+        seed: int,
+        person: int = 0,
+        label_seed: int | None = None,
     ) -> None:
-        self._meant, self._person = understood, person
+        self._meant, self._person, self._label_seed = understood, person, label_seed
         # Each tag by itself, taste first, as a simulation's table has them; the newest that count.
-        table, rows = list[Comparison](), dict[Tag, np.ndarray]()
+        table, rows, names = list[Comparison](), dict[Tag, np.ndarray](), dict[Tag, Sequence[str]]()
+        ordered = [c for tag in TAGS[::-1] for c in comparisons if c.tag == tag]
+        # Numbered among all that she said: a repeat keeps its coin when the first one counts no longer.
+        named = list(zip(ordered, numbered(pair_name(c.chosen, c.rejected) for c in ordered), strict=True))
         for tag in TAGS[::-1]:
-            own = [c for c in comparisons if c.tag == tag][-understood.cap :]
+            own = [one for one in named if one[0].tag == tag][-understood.cap :]
             rows[tag] = np.arange(len(table), len(table) + len(own), dtype=np.int64)
-            table += own
+            names[tag] = tuple(name for _, name in own)
+            table += [comparison for comparison, _ in own]
         self.table, self.rows = table, rows
         self.model: PreferenceModel = understood.table.over(table)
-        self._people = People((person,), (rows,))
+        self._people = People((person,), (rows,), (names,))
         self._plan = replace(understood.plan, seed=seed)
 
     def answer(
@@ -212,6 +223,7 @@ class Learner:
             self.first() if state is None else state,
             self._plan.private,
             seed=self._plan.seed,
+            label_seed=self._label_seed,
             steps=steps,
         )
 

@@ -30,7 +30,7 @@ TAKEN_BACK = "a comparison that it had learned from was taken back"
 NEW_BASE = "the study has another base model or other settings"
 NEW_SHARED = "a newer version of the shared adapter came"
 ASKED = "you asked for it"
-_NEXT, _PENDING, _REFIT = "next life", "refit pending", "refit last"
+_NEXT, _PENDING, _REFIT, _LABELS = "next life", "refit pending", "refit last", "label seed"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Lives:
             return self.of(version.version), self._store.adapters.state(version.version)
         found = self._store.get(_NEXT)
         if not found:
-            life = Life(self._seed(None, None))
+            life = Life(self._seed())
             self._store.put(_NEXT, _text(life))
             return life, None
         return Life(**json.loads(found)), None
@@ -103,7 +103,7 @@ class Lives:
         said = self._store.feedback.all()
         known = [c for verdict in said if (c := _comparison(verdict, life.since)) is not None]
         found = [c for c in known if c.tag in tags]
-        learner = Learner(meant, found, life.seed, person)
+        learner = Learner(meant, found, life.seed, person, self._label_seed())
         seen = replace(
             life,
             taste=len(learner.rows["taste"]),
@@ -185,7 +185,7 @@ class Lives:
         old, numbers = self.current()
         whole = why == ASKED or numbers is None or bool(old.done) or old.base != base_of(meant)
         plan = meant.plan.private
-        life = Life(self._seed(meant, old), fit=old.fit + (numbers is not None), since=old.since)
+        life = Life(self._seed(), fit=old.fit + (numbers is not None), since=old.since)
         learner, seen = self.begin(meant, life)
         state = learner.private(arrays, None, memory, plan.steps if whole else old.steps)
         seen = replace(seen, done=release.version if whole else 0)
@@ -207,18 +207,18 @@ class Lives:
     def reset(self) -> None:
         """Forget: the next life begins at the public start, and learns from later comparisons alone."""
         life, _ = self.current()
-        fresh = Life(self._seed(None, None), fit=life.fit + 1, since=self._store.feedback.newest())
+        fresh = Life(self._seed(), fit=life.fit + 1, since=self._store.feedback.newest())
         with self._store.transaction():
             self._store.adapters.reset()
             self._store.put(_NEXT, _text(fresh))
             self._store.put(_PENDING, "")
 
-    def rollback(self, meant: Understood | None, version: int) -> None:
+    def rollback(self, version: int) -> None:
         """Use another version from now on; raises `InputError` where there is none such."""
         with self._store.transaction():
             self._store.adapters.rollback(version)
             life = self.of(version)
-            self._store.put(f"life {version}", _text(replace(life, seed=self._seed(meant, life))))
+            self._store.put(f"life {version}", _text(replace(life, seed=self._seed())))
             self._store.put(_PENDING, TAKEN_BACK if self._gone(life) else "")
 
     def told(self, meant: Understood | None) -> dict[str, Any]:
@@ -246,13 +246,23 @@ class Lives:
         now = _tastes(self._store.feedback.all(), seen.since)
         return seen.said != sum(id <= seen.newest for id in now)
 
-    def _seed(self, meant: Understood | None, old: Life | None) -> int:
+    def _seed(self) -> int:
+        """The seed of a new life."""
+        return secret_seed() if self._insecure is None else self._insecure.seed
+
+    def _label_seed(self) -> int:
+        """The seed of the coins that flip choices: one for all lives, since a second coin is a second answer.
+
+        Forgetting does not change it either: who says the same again after it gives the same answer again.
+        """
         if self._insecure is not None:
             return self._insecure.seed
-        # Randomised response flips a label once and for all: a second flip would be a second answer.
-        if meant is not None and old is not None and meant.plan.private.flip_probability > 0:
-            return old.seed
-        return secret_seed()
+        with self._store.transaction():
+            found = self._store.get(_LABELS)
+            if not found:
+                found = str(secret_seed())
+                self._store.put(_LABELS, found)
+        return int(found)
 
 
 def base_of(meant: Understood) -> str:

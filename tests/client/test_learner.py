@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,10 @@ from commonground.clipping import joint_norm
 from commonground.comparisons import Comparison
 from commonground.errors import EgressError, TrustError
 from commonground.study.offer import Offer
-from commonground.training import features
+from commonground.training import features, label_coins
+from commonground.training import private_phase as private_phases
+from commonground.training.model import Batch, Rows
+from commonground.training.reward import RewardModel
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +110,55 @@ def test_draws_hang_on_the_seed_of_the_life_and_nothing_else(meant: Understood) 
     secret = (1 << 127) + 12345
     assert numbers(secret) == numbers(secret)
     assert len({numbers(secret), numbers(secret + 1), numbers(1), numbers(1, person=2)}) == 4
+
+
+def test_a_choice_is_reported_once_whatever_is_said_after_it(
+    encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kind: a coin found by a place in the newest comparisons, which the next one moves."""
+    changes = {"privacy__private__mechanism": "label", "privacy__private__epsilon": 1.0}
+    label = understand(toy_vault.offer_of(toy_vault.study_config(**changes)))
+    seen: list[dict[str, float]] = []
+    honest = RewardModel.batch
+
+    def batch(model: RewardModel, rows: Rows, *rest: Any) -> Batch:
+        texts, pairs = model.features.texts, zip(rows.index[0].tolist(), rows.flip[0].tolist(), strict=True)
+        seen.append({texts[int(model.features.chosen[row])]: flip for row, flip in pairs})
+        return honest(model, rows, *rest)
+
+    monkeypatch.setattr(RewardModel, "batch", batch)
+    # One pair stands in all of it a second time, so that what is told apart by a number is there too.
+    words = [c for c in said(label.cap * 2) if c.tag == "taste"]
+    words[3] = replace(words[1], prompt="asked again")
+    for count in range(1, len(words) + 1):
+        learner = Learner(label, words[:count], seed=100 + count, label_seed=7)
+        learner.private(start(label), None, {}, 1)
+    first: dict[str, float] = {}
+    for reports in seen[4:]:  # the answers that stand twice have two coins, under one name here
+        for answer, flip in reports.items():
+            if answer != words[1].chosen:
+                assert first.setdefault(answer, flip) == flip
+    assert len(first) == len(words) - 2
+    assert 0 < sum(first.values()) < len(first)
+
+
+def test_a_repeat_keeps_its_coin_when_the_first_one_counts_no_longer(
+    encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"privacy__private__mechanism": "label", "privacy__private__epsilon": 1.0}
+    label = understand(toy_vault.offer_of(toy_vault.study_config(**changes)))
+    kept: list[list[str]] = []
+
+    def spy(names: list[str], probability: float, seed: int, person: int) -> np.ndarray:
+        kept.append(names)
+        return label_coins.flips(names, probability, seed, person)
+
+    monkeypatch.setattr(private_phases, "flips", spy)
+    words = [c for c in said(label.cap) if c.tag == "taste"]
+    words = [words[0], replace(words[0], prompt="again"), *words[1:]]  # the cap leaves out the first of them
+    Learner(label, words[: label.cap], 1).private(start(label), None, {}, 1)
+    Learner(label, words, 1).private(start(label), None, {}, 1)
+    assert kept[0][1:] == kept[1][:-1]
 
 
 def test_a_life_cut_into_visits_is_the_life_in_one_go(meant: Understood) -> None:

@@ -78,6 +78,10 @@ class PreferenceModel(Protocol):
         """Names and shapes of the shared adapter's trainable tensors, in a fixed order."""
         ...
 
+    def pair_names(self, rows: np.ndarray) -> list[str]:
+        """`label_coins.pair_name` of rows of the table."""
+        ...
+
     def private_spec(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a private adapter's trainable tensors, without the person axis."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,13 @@ class People:
     Attributes:
         index: person numbers in the run, the key of their random streams.
         rows: for each person and tag, the rows of the comparison table used for training.
+        names: for each person and tag, a name for each of those rows, under which its choice is flipped where
+            choices are; None names them by their answers, numbered among the rows.
     """
 
     index: tuple[int, ...]
     rows: tuple[Mapping[Tag, np.ndarray], ...]
+    names: tuple[Mapping[Tag, Sequence[str]], ...] | None = None
 
 
 def take(tensors: Tensors, people: int) -> Tensors:

@@ -25,6 +25,7 @@ from commonground.given import Parts
 from commonground.language_model import LanguageModel
 from commonground.losses import Loss, LossSettings, Scores
 from commonground.training.gated import GatedDecoder, Row
+from commonground.training.label_coins import pair_name
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.texts import TextEncoder
@@ -138,6 +139,10 @@ class PolicyModel:
             (prompt, self._texts.answer(comparison.rejected)),
         )
         return (pair[1], pair[0]) if flip else pair
+
+    def pair_names(self, rows: np.ndarray) -> list[str]:
+        """See `PreferenceModel`."""
+        return [pair_name(c.chosen, c.rejected) for c in (self._table[row] for row in rows.tolist())]
 
     @property
     def texts(self) -> TextEncoder:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from commonground.losses import get_loss
-from commonground.randomness import Streams, coins, normals
+from commonground.randomness import Streams, normals
 from commonground.training import optimiser
 from commonground.training.constrained import Constraint, first_dual
+from commonground.training.label_coins import flips, numbered
 from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, padded, person_rows
 from commonground.training.people import People, along, choose, take
 from commonground.training.plan import PrivatePlan
@@ -86,6 +87,7 @@ def private_phase(
     seed: int,
     steps: int,
     stream: str = "private",
+    label_seed: int | None = None,
 ) -> PrivateState:
     """Up to `steps` more steps on the private adapters, at a frozen shared adapter.
 
@@ -105,6 +107,7 @@ def private_phase(
         seed: the run's seed.
         steps: at most so many steps now.
         stream: name of the random streams.
+        label_seed: of the coins that flip choices, which every stream shares; None is `seed`.
 
     Returns:
         The new state.
@@ -114,7 +117,8 @@ def private_phase(
         raise ValueError(f"state of {state.steps.shape[0]} people; {count} people were given")
     if not (state.steps < plan.steps).any() or steps < 1:
         return state
-    gradient = _PrivateGradient(model, people, shared, plan, seed, stream)
+    labels = seed if label_seed is None else label_seed
+    gradient = _PrivateGradient(model, people, shared, plan, seed, stream, labels)
     constraint = _constraint(model, people, shared, plan, seed, stream)
     for _ in range(steps):
         active = state.steps < plan.steps
@@ -169,8 +173,9 @@ class _PrivateGradient:
         plan: PrivatePlan,
         seed: int,
         stream: str,
+        label_seed: int,
     ) -> None:
-        self._model, self._people, self._plan = model, people, plan
+        self._model, self._people, self._plan, self._label_seed = model, people, plan, label_seed
         self._seed, self._stream, self._loss = seed, stream, get_loss(plan.loss)
         tables = [np.concatenate([rows[tag] for tag in plan.tags]) for rows in people.rows]
         self._counts = [len(table) for table in tables]
@@ -220,15 +225,24 @@ class _PrivateGradient:
     def _flips(self, tables: Sequence[np.ndarray]) -> torch.Tensor:
         """Randomised response: each comparison's label is flipped once and for all, (P, B) of 0 and 1.
 
-        The coins are in the order of the table, whatever order the tags come in.
+        Every stream of a run has the same coins: adapters that learn from one choice learn from one report.
         """
-        flips = []
-        for person, table in zip(self._people.index, tables, strict=True):
-            flipped = (
-                coins(len(table), self._seed, self._stream, "label", person) < self._plan.flip_probability
-            )
-            flips.append(flipped[np.argsort(np.argsort(table))].astype(np.float32))
-        return torch.from_numpy(padded(flips)[0])
+        found = []
+        for place, (person, table) in enumerate(zip(self._people.index, tables, strict=True)):
+            names = self._names(place, table)
+            flipped = flips(names, self._plan.flip_probability, self._label_seed, person)
+            found.append(flipped.astype(np.float32))
+        return torch.from_numpy(padded(found)[0])
+
+    def _names(self, place: int, table: np.ndarray) -> list[str]:
+        """A name for each comparison of a person's table, each its own."""
+        if self._people.names is not None:
+            return [name for tag in self._plan.tags for name in self._people.names[place][tag]]
+        # Numbered in the order of the run's table, whatever order the tags come in.
+        order = np.argsort(table)
+        names = np.empty(len(table), dtype=object)
+        names[order] = numbered(self._model.pair_names(table[order]))
+        return list(names)
 
 
 def release_ready(state: PrivateState, plan: PrivatePlan) -> Tensors:

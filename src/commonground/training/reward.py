@@ -29,6 +29,7 @@ from commonground.given import Parts, close_part
 from commonground.losses import Loss, LossSettings, PreferenceLoss, reward_scores
 from commonground.randomness import generator
 from commonground.training.basis import PublicBasis, bases_as_parts
+from commonground.training.label_coins import pair_name
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
 from commonground.training.reward_kernels import BasisPairs, LinearPairs, Slope, TanhPairs
@@ -54,6 +55,7 @@ class RewardFeatures:
 
     Attributes:
         place: text -> its row of features.
+        texts: row of features -> text.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class RewardFeatures:
             raise InputError(f"model.dims is {dims}; accepted: 1 to {bases['taste'].dims} with this basis")
         texts = sorted({text for c in comparisons for text in (c.chosen, c.rejected)}.union(also))
         self.place = place = {text: row for row, text in enumerate(texts)}
+        self.texts = tuple(texts)
         matrix = np.stack([embeddings[text] for text in texts])
         self.bases, self.dims = bases, dims
         self.chosen = torch.tensor([place[c.chosen] for c in comparisons])
@@ -150,6 +153,12 @@ class RewardModel:
         other = copy.copy(self)
         other.features = features
         return other
+
+    def pair_names(self, rows: np.ndarray) -> list[str]:
+        """See `PreferenceModel`."""
+        texts, at = self.features.texts, torch.from_numpy(np.asarray(rows, np.int64))
+        both = zip(self.features.chosen[at].tolist(), self.features.rejected[at].tolist(), strict=True)
+        return [pair_name(texts[chosen], texts[rejected]) for chosen, rejected in both]
 
     def shared_spec(self) -> dict[str, tuple[int, ...]]:
         """`shared.<tag>.u` (and `.A`) of every shared tag."""
