@@ -19,9 +19,9 @@ from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
 from commonground.embeddings import Encoder
 from commonground.errors import ModelError, TrustError
-from commonground.manifest import Manifest, Sealed, clip_for, seal
-from commonground.randomness import normal
-from commonground.recipe import make_plan
+from commonground.manifest import Manifest, Sealed
+from commonground.recipe import make_plan, noise_seed
+from commonground.sealing import seal_update, seeded_normals
 from commonground.strategies.registry import client_half
 from commonground.study.carried import Carried, read_carried
 from commonground.study.offer import Offer, Terms, terms_of
@@ -50,6 +50,10 @@ class Insecure:
 
     seed: int
     person: int
+
+    def noise_seed(self, meant: Understood) -> int:
+        """The seed of that simulation's noise."""
+        return noise_seed(meant.config, meant.terms.claim, meant.terms.private_claim, self.seed)
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class Learner:
         seed: of this lifetime's draws; secret, or the simulation's.
         person: key of the random streams; 0 on a real device.
         label_seed: of the coins that flip choices: one for good, whatever lifetime; None is `seed`.
+        noise_seed: of its noise, where a simulation's draws are repeated; None is `seed`.
     """
 
     def __init__(
@@ -172,6 +177,7 @@ class Learner:
         seed: int,
         person: int = 0,
         label_seed: int | None = None,
+        noise_seed: int | None = None,
     ) -> None:
         self._meant, self._person, self._label_seed = understood, person, label_seed
         # Each tag by itself, taste first, as a simulation's table has them; the newest that count.
@@ -187,7 +193,7 @@ class Learner:
         self.table, self.rows = table, rows
         self.model: PreferenceModel = understood.table.over(table)
         self._people = People((person,), (rows,), (names,))
-        self._plan = replace(understood.plan, seed=seed)
+        self._plan = replace(understood.plan, seed=seed, noise_seed=noise_seed)
 
     def answer(
         self, round: int, arrays: Arrays, clip: float, memory: Arrays, state: PrivateState | None
@@ -224,6 +230,7 @@ class Learner:
             self._plan.private,
             seed=self._plan.seed,
             label_seed=self._label_seed,
+            noise_seed=self._plan.noise_seed,
             steps=steps,
         )
 
@@ -264,21 +271,23 @@ def seal_answer(
     Raises:
         EgressError: the manifest does not allow it.
     """
+    return seal_update(
+        understood.manifest,
+        {name: value[0].numpy() for name, value in found.update.items()},
+        round=round,
+        clip=asked,
+        deviation=understood.noise_std,
+        draw=lambda _: device_normals(understood, round, insecure),
+    )
+
+
+def device_normals(understood: Understood, round: int, insecure: Insecure | None) -> Arrays:
+    """What the noise of one message is made of: of the operating system, or of a simulation for a test."""
     manifest = understood.manifest
-    arrays = {name: value[0].numpy() for name, value in found.update.items()}
-    clipped = clip_for(manifest, arrays, manifest.accepted(asked))
-    noise = device_noise(understood, round, insecure) if manifest.noise_on_device else None
-    return seal(manifest, clipped, round=round, noise=noise, clip=asked)
-
-
-def device_noise(understood: Understood, round: int, insecure: Insecure | None) -> Arrays:
-    """This device's noise on one message: of the operating system, unless a test asks for a simulation's."""
-    std = understood.noise_std
-    specs = understood.manifest.tensors
     if insecure is None:
-        return {spec.name: std * standard_normals(spec.shape) for spec in specs}
-    name = ("device noise", round, insecure.person)
-    return {spec.name: std * normal(spec.shape, insecure.seed, *name, spec.name).numpy() for spec in specs}
+        return {spec.name: standard_normals(spec.shape) for spec in manifest.tensors}
+    found = seeded_normals(manifest, insecure.noise_seed(understood), [insecure.person], round)
+    return {name: value[0] for name, value in found.items()}
 
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> Tensors:

@@ -103,7 +103,8 @@ class Lives:
         said = self._store.feedback.all()
         known = [c for verdict in said if (c := _comparison(verdict, life.since)) is not None]
         found = [c for c in known if c.tag in tags]
-        learner = Learner(meant, found, life.seed, person, self._label_seed())
+        noise = None if self._insecure is None else self._insecure.noise_seed(meant)
+        learner = Learner(meant, found, life.seed, person, self._label_seed(), noise)
         seen = replace(
             life,
             taste=len(learner.rows["taste"]),

@@ -25,6 +25,7 @@ from flwr.serverapp import Grid
 from sqlalchemy import select
 
 from commonground.errors import InterruptedRunError, RunFolderError
+from commonground.recipe import noise_seed
 from commonground.server.audit import Audit
 from commonground.server.conduct import Conduct
 from commonground.server.enrolled_grid import EnrolledGrid
@@ -75,6 +76,7 @@ def study_job(study: Study) -> Job:
         q=cohort / people,
         m=float(cohort),
         seed=seed,
+        noise_seed=noise_seed(config, claim, terms.private_claim, seed),
         manifest=manifest.to_dict(),
         # In this order, as a simulation has it: the product and the quotient are rounded.
         noise_multiplier=claim.noise_multiplier * manifest.clip / manifest.clip if central else 0.0,

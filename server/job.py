@@ -39,7 +39,8 @@ class Job:
         rounds: T.
         q: probability that a person is drawn in a round.
         m: fixed denominator, q times the number of eligible people.
-        seed: the run's seed.
+        seed: of the draws of people.
+        noise_seed: of the noise on the sum, see `recipe.noise_seed`; None is `seed`.
         manifest: `Manifest.to_dict()`.
         noise_multiplier: z of the noise on the sum; 0 where there is none or the devices add it.
         initial: npz file with the starting arrays, named as in the manifest.
@@ -94,6 +95,7 @@ class Job:
     gate: dict[str, Any] = field(default_factory=dict)
     minimum: int = 0
     device_noise: float = 0.0
+    noise_seed: int | None = None
 
     def save(self, path: Path) -> None:
         """Write the job to a JSON file, atomically."""
@@ -174,7 +176,7 @@ class Job:
             individual=not is_linear(self.strategy),
             average=self.average,
             participations=self.participations,
-            mechanism=self._mechanism(),
+            mechanism=self._mechanism(manifest),
             minimum=self.minimum,
             device_noise=self.device_noise,
         )
@@ -186,10 +188,10 @@ class Job:
             rule = NormBound(rule, self.norm_bound, individual=not is_linear(self.strategy))
         return SafetyGate(rule, **self.gate) if self.gate else rule
 
-    def _mechanism(self) -> CentralNoise | None:
+    def _mechanism(self, manifest: Manifest) -> CentralNoise:
+        seed = self.seed if self.noise_seed is None else self.noise_seed
         if "adaptive_clip" in self.mechanism:
-            return AdaptedClip(AdaptiveClip(**self.mechanism["adaptive_clip"]), self.seed)
+            return AdaptedClip(AdaptiveClip(**self.mechanism["adaptive_clip"]), seed)
         if "banded" in self.mechanism:
-            public = BandedNoise(**self.mechanism["banded"])
-            return Banded(public, float(self.manifest["clip"]), self.seed, self.rounds)
-        return None
+            return Banded(BandedNoise(**self.mechanism["banded"]), manifest.clip, seed, self.rounds)
+        return CentralNoise(self.noise_multiplier, manifest.clip, seed)

@@ -163,8 +163,7 @@ def attacked_grid(world: World, arm: Arm, expected: float) -> Callable[[Grid], G
         return None
 
     def noise(round: int, people: Sequence[int]) -> dict[str, np.ndarray]:
-        each = [device_noise(world, arm, person, round) for person in people]
-        return {name: np.stack([one[name] for one in each]) for name in each[0]}
+        return device_noise(world, arm, people, round)
 
     rewriter = Rewriter(
         attack,

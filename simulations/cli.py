@@ -152,7 +152,7 @@ def compare(
     allow_code: AllowCode = False,
     format: Format = "text",
 ) -> None:
-    """Compare strategies on the same people, cohorts and noise: which differences are real, and who pays.
+    """Compare strategies on the same people and cohorts: which differences are real, and who pays.
 
     Example: `commonground compare strategies=[fedavg,fedadam] seeds=3 people=200 --out runs/tournament`
     """

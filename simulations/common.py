@@ -12,7 +12,7 @@ are a run's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -77,10 +77,15 @@ def common_of(config: Config) -> Common:
     return _KEPT.common
 
 
-def key_of(config: Config) -> str:
-    """Every setting on which people, their comparisons and the features of texts depend."""
+def key_of(config: Config, without: Sequence[str] = ()) -> str:
+    """Every setting on which people, their comparisons and the features of texts depend.
+
+    Args:
+        config: of the run.
+        without: names to leave out, where what is asked about does not hang on them.
+    """
     values = to_dict(config)
-    read = {name: values[name] for name in READ}
+    read = {name: values[name] for name in READ if name not in without}
     read["model"] = {name: values["model"][name] for name in READ_OF_MODEL}
     read["tags"] = values["shared"]["tags"]  # what attackers turn round
     return json.dumps(read, sort_keys=True)

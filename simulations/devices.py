@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from commonground.errors import EgressError
-from commonground.manifest import Manifest, Sealed, clip_for, seal
+from commonground.manifest import Manifest, Sealed
 from commonground.privacy.banded import may_join
 from commonground.privacy.claims import SharedClaim
-from commonground.randomness import normal
+from commonground.privacy.mechanisms import noise_on_grid
+from commonground.sealing import seal_update, seeded_normals
 from commonground.simulations.attacks.liars import lying
 from commonground.simulations.store import PrivateStore, Store
 from commonground.simulations.world import Arm, World, current_run, world_of
@@ -62,9 +63,14 @@ class SimulatedDevice:
                 f"round {round} comes too early, or too often, for this device; it does not join"
             )
         found = respond(self._world, self._store, self._arm, model, self._people, shared, state, round, most)
-        clipped = clip_for(manifest, {name: value[0].numpy() for name, value in found.update.items()}, most)
-        noise = self._noise(round) if manifest.noise_on_device else None
-        sealed = seal(manifest, clipped, round=round, noise=noise, clip=clip)
+        sealed = seal_update(
+            manifest,
+            {name: value[0].numpy() for name, value in found.update.items()},
+            round=round,
+            clip=clip,
+            deviation=self._world.noise_std,
+            draw=lambda _: _first(device_normals(self._world, self._arm, [self._person], round)),
+        )
         remember(self._store, self._arm, [self._person], round, found)
         epsilon = epsilon_words(self._world.claim, round)
         self._store.keep_receipt(self._arm, self._person, sealed.receipt, epsilon)
@@ -82,6 +88,7 @@ class SimulatedDevice:
             self._before(round),
             plan,
             seed=self._plan.seed,
+            noise_seed=self._plan.noise_seed,
             steps=plan.steps if final else plan.steps_per_visit,
         )
         self._store.write(STREAM, self._person, round, state.to_arrays())
@@ -92,18 +99,20 @@ class SimulatedDevice:
             return first_private(self._world.models[self._arm], 1, self._plan.private)
         return PrivateState.from_arrays(arrays)
 
-    def _noise(self, round: int) -> dict[str, np.ndarray]:
-        return device_noise(self._world, self._arm, self._person, round)
+
+def device_normals(world: World, arm: Arm, people: Sequence[int], round: int) -> dict[str, np.ndarray]:
+    """What people's devices make their noise of in a round, name -> (P, *shape) standard normal."""
+    return seeded_normals(world.manifests[arm], world.noise_seed(arm), people, round)
 
 
-def device_noise(world: World, arm: Arm, person: int, round: int) -> dict[str, np.ndarray]:
-    """What a person's device adds to its message in a round, where devices add the noise."""
-    seed = world.config.seed
-    return {
-        spec.name: world.noise_std
-        * normal(spec.shape, seed, "device noise", round, person, spec.name).numpy()
-        for spec in world.manifests[arm].tensors
-    }
+def device_noise(world: World, arm: Arm, people: Sequence[int], round: int) -> dict[str, np.ndarray]:
+    """What people's devices add to their messages in a round, where devices add the noise."""
+    normals, step = device_normals(world, arm, people, round), world.manifests[arm].grid
+    return {name: noise_on_grid(value, world.noise_std, step) for name, value in normals.items()}
+
+
+def _first(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value[0] for name, value in arrays.items()}
 
 
 def join(world: World, store: PrivateStore, arm: Arm, people: Sequence[int], round: int) -> np.ndarray:

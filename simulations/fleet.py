@@ -14,9 +14,17 @@ from typing import Protocol
 import numpy as np
 
 from commonground.comparisons import Tag
-from commonground.manifest import Receipt, SealedBatch, clip_for_many, seal_many
-from commonground.randomness import Streams, normals
-from commonground.simulations.devices import STREAM, epsilon_words, frozen_shared, join, remember, respond
+from commonground.manifest import Receipt, SealedBatch
+from commonground.sealing import seal_updates
+from commonground.simulations.devices import (
+    STREAM,
+    device_normals,
+    epsilon_words,
+    frozen_shared,
+    join,
+    remember,
+    respond,
+)
 from commonground.simulations.store import PrivateStore
 from commonground.simulations.world import Arm, World
 from commonground.strategies.together import CohortReply
@@ -121,6 +129,7 @@ class Fleet:
                 self._before(round, chunk),
                 plan,
                 seed=self._plan.seed,
+                noise_seed=self._plan.noise_seed,
                 steps=plan.steps if final else plan.steps_per_visit,
             )
             self._store.write_many(STREAM, chunk, round, state.to_arrays())
@@ -134,23 +143,19 @@ class Fleet:
         model, crowd = self._world.crowd.visit(self._model, people, sorted(tags))
         most = self._manifest.accepted(clip)
         found = respond(self._world, self._store, self._arm, model, crowd, shared, state, round, most)
-        update = {name: value.numpy() for name, value in found.update.items()}
-        clipped = clip_for_many(self._manifest, update, most)
-        noise = self._noise(round, people) if self._manifest.noise_on_device else None
-        sealed = seal_many(self._manifest, clipped, round=round, noise=noise, clip=clip)
+        sealed = seal_updates(
+            self._manifest,
+            {name: value.numpy() for name, value in found.update.items()},
+            round=round,
+            clip=clip,
+            deviation=self._world.noise_std,
+            draw=lambda _: device_normals(self._world, self._arm, people, round),
+        )
         remember(self._store, self._arm, people, round, found)
         return sealed
 
     def _before(self, round: int, people: Sequence[int]) -> PrivateState:
         return states_before(self._store, self._world, STREAM, people, round)
-
-    def _noise(self, round: int, people: Sequence[int]) -> Arrays:
-        seed, std = self._world.config.seed, self._world.noise_std
-        at = [(round, person) for person in people]
-        return {
-            spec.name: std * normals(spec.shape, Streams(seed, ["device noise"], [spec.name]), at).numpy()
-            for spec in self._manifest.tensors
-        }
 
     def _chunks(self, people: Sequence[int]) -> Iterator[list[int]]:
         for first in range(0, len(people), self._chunk):

@@ -30,6 +30,7 @@ from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.mishaps import device_log, resumable
+from commonground.simulations.noise_root import make_noise_root
 from commonground.simulations.private_bounds import held, hold_back, outcome, reward_limit
 from commonground.simulations.result import assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
@@ -115,7 +116,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
     with resumable(out, CONFIG), storage_errors(folder.state), folder.claim(config), device_log(out / LOG):
         # The cache of embeddings is another folder, hence another hint.
         with storage_errors(cache_folder(), "delete it, or set COMMONGROUND_CACHE to another folder"):
-            world = build_world(config, progress.stage)
+            world = build_world(config, progress.stage, make_noise_root(config, folder.state))
             stack = None if charter is None else at_work(charter, world)
         worlds.adopt(str(out.resolve()), world)
         with environment({"COMMONGROUND_RUN": str(out.resolve()), **environment_of_code()}):
@@ -245,7 +246,8 @@ def _job(world: World, folder: RunFolder, arm: Arm) -> Path:
         rounds=config.rounds,
         q=cohort / len(world.eligible),
         m=float(cohort),
-        seed=config.seed,
+        seed=world.coin_seed,
+        noise_seed=world.noise_seed(arm),
         manifest=manifest.to_dict(),
         noise_multiplier=world.noise_std / manifest.clip if central else 0.0,
         initial=str(initial.resolve()),

@@ -52,7 +52,7 @@ def expect_cohorts(world: World, q: float, first: int, tick: Tick) -> None:
     config = world.config
     band = 1 if world.claim.banded is None else world.claim.banded.band
     rounds = range(first, config.rounds + 1)
-    cohorts = [draw_cohort(config.seed, r, world.eligible, q, band) for r in rounds]
+    cohorts = [draw_cohort(world.coin_seed, r, world.eligible, q, band) for r in rounds]
     people = np.unique(np.concatenate([np.zeros(0, np.int64), *cohorts])).tolist()
     for done in world.crowd.expect(people):
         tick("comparisons", done, len(people))
@@ -76,7 +76,8 @@ def settle(world: World, store: PrivateStore, shared: Tensors, tick: Tick) -> No
                 take(shared, len(people)) if used is None else used,
                 states_before(store, world, STREAM, people, last),
                 plan,
-                seed=world.config.seed,
+                seed=world.coin_seed,
+                noise_seed=world.noise_seed("shared"),
                 steps=plan.steps,
             )
             store.write_many(STREAM, people, last, state.to_arrays())
@@ -112,7 +113,7 @@ def local_adapters(world: World, store: PrivateStore, tick: Tick, *, loss: str |
     if world.models["shared"].kind != "reward":
         return _local(world, store, tick, plan, loss)
     # In a reward nothing of the shared model is in it, whatever strategy, noise or tags trained that.
-    what = f"local {world.config.model.form} {world.config.seed} {plan}"
+    what = f"local {world.config.model.form} {world.config.seed} {world.local_seed} {plan}"
     return world.common.once(what, lambda: _local(world, store, tick, plan, loss))
 
 
@@ -125,7 +126,15 @@ def _local(world: World, store: PrivateStore, tick: Tick, plan: PrivatePlan, los
             crowd = People(tuple(people), tuple(world.train_rows[p] for p in people))
             start = first_private(model, len(people), plan)
             state = private_phase(
-                model, crowd, None, start, plan, seed=world.config.seed, steps=plan.steps, stream=stream
+                model,
+                crowd,
+                None,
+                start,
+                plan,
+                seed=world.coin_seed,
+                noise_seed=world.local_seed,
+                steps=plan.steps,
+                stream=stream,
             )
             store.write_many(stream, people, 1, state.to_arrays())
         tick("local models" if loss is None else f"{loss} control", first + size, len(world.evaluated))

@@ -6,6 +6,7 @@ public bases, models, claims and plans. Nothing is pickled from one process to a
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,17 +22,18 @@ from commonground.config import Config
 from commonground.errors import DataError
 from commonground.manifest import Manifest
 from commonground.privacy.claims import PrivateClaim, SharedClaim
-from commonground.randomness import generator
-from commonground.recipe import claims, make_plan
+from commonground.randomness import generator, key
+from commonground.recipe import claims, make_plan, noise_seed
 from commonground.settings import config_from, read_values
 from commonground.simulations.attacks.base import Attack
 from commonground.simulations.attacks.poison import make_poison, poisoned
 from commonground.simulations.attacks.registry import attack_of
 from commonground.simulations.attacks.who import attackers
-from commonground.simulations.common import Common, common_of
+from commonground.simulations.common import Common, common_of, key_of
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
 from commonground.simulations.features import reward_features
 from commonground.simulations.known_basis import with_styles
+from commonground.simulations.noise_root import noise_root
 from commonground.simulations.planting import unseen_people
 from commonground.simulations.population import (
     PlantedSources,
@@ -79,6 +81,7 @@ class World:
         groups: the public groups that it tells apart; people without one are in one of their own.
         attack: what attackers do; None where nobody attacks.
         attackers: their indices; no device and no strategy is told.
+        secret: root of noise and coins with `privacy.noise=os`; it never leaves the run's `state/`.
         common: what other runs of this process on the same people have made already.
     """
 
@@ -101,6 +104,7 @@ class World:
     groups: tuple[str | None, ...] = ()
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
+    secret: int | None = None
     common: Common = field(default_factory=Common)
 
     @property
@@ -112,6 +116,24 @@ class World:
     def noise_std(self) -> float:
         """Standard deviation of the noise on the sum of an arm's messages (or on each, where trust=local)."""
         return self.claim.noise_multiplier * self.sensitivity
+
+    @property
+    def coin_seed(self) -> int:
+        """Seed of the coins that draw people, comparisons and flips."""
+        return coin_seed(self.config, self.secret)
+
+    def noise_seed(self, arm: Arm) -> int:
+        """Seed of the noise on an arm's messages; the pooled arm, a baseline, has noise of its own."""
+        found = self.plans["shared"].noise_seed or 0
+        return found if arm == "shared" else int.from_bytes(key(found, "arm", arm), "big")
+
+    @property
+    def local_seed(self) -> int:
+        """Seed of the noise of what a person learns alone: of nothing that such a model does not hang on."""
+        about = key_of(self.config, without=("runtime", "evaluation"))
+        name = ("noise", about, str(self.plans["shared"].private), self.config.model.form)
+        root = self.config.seed if self.secret is None else self.secret
+        return int.from_bytes(key(root, *name), "big")
 
     def group_of(self, people: Sequence[int]) -> torch.Tensor:
         """(P,) int64: the number of each person's group; 0 where the strategy tells none apart."""
@@ -128,19 +150,30 @@ class World:
 
     @property
     def sensitivity(self) -> float:
-        """Most that one protected unit (a person, or a comparison) can move the sum of messages."""
-        shared = self.plans["shared"].shared
+        """Most that one protected unit (a person, or a comparison) can move the sum of messages.
+
+        A person's message is rounded toward zero as a whole and stays within its clip. A comparison is one
+        part of a message: with another one, each number of it may be rounded to the next step.
+        """
+        shared, manifest = self.plans["shared"].shared, self.manifests["shared"]
         if shared.pair_clip is None:
-            return self.manifests["shared"].clip
-        return shared.rate * shared.pair_clip / shared.expected_batch
+            return manifest.clip
+        moved = shared.rate * shared.pair_clip / shared.expected_batch
+        return moved + manifest.grid * math.sqrt(manifest.size)
 
 
-def build_world(config: Config, progress: Progress | None = None) -> World:
+def coin_seed(config: Config, secret: int | None) -> int:
+    """Seed of a run's coins; with a secret root as secret as the noise, since amplification rests on them."""
+    return config.seed if secret is None else int.from_bytes(key(secret, "coins"), "big")
+
+
+def build_world(config: Config, progress: Progress | None = None, secret: int | None = None) -> World:
     """The world of a resolved configuration.
 
     Args:
         config: resolved.
         progress: called with (what, done, total) during long steps.
+        secret: root of noise and coins, with `privacy.noise=os`.
 
     Raises:
         InputError: data or model cannot be used.
@@ -185,7 +218,13 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         "shared": [t for t in TAGS if t in config.shared.tags],
         "pooled": list(TAGS),
     }
-    plans = {arm: make_plan(config, tags[arm], claim, own) for arm in ARMS}
+    loud = noise_seed(config, claim, own, config.seed if secret is None else secret)
+    plans = {
+        arm: replace(
+            make_plan(config, tags[arm], claim, own), seed=coin_seed(config, secret), noise_seed=loud
+        )
+        for arm in ARMS
+    }
     # One model for everybody knows no private adapter, in whatever schedule the shared arm trains.
     plans["pooled"] = replace(plans["pooled"], schedule="decoupled")
     half = client_half(config.strategy.name, config.strategy.options)
@@ -214,6 +253,7 @@ def build_world(config: Config, progress: Progress | None = None) -> World:
         groups=groups,
         attack=attack if len(liars) else None,
         attackers=frozenset(liars.tolist()),
+        secret=secret,
         common=common,
     )
     if needed(config):
@@ -245,7 +285,8 @@ def world_of(run: str) -> World:
     """The world of a run folder, built once a process."""
     if run not in _WORLDS:
         values, places, _ = read_values(Path(run) / "config.yaml")
-        adopt(run, build_world(config_from(values, places)))
+        config = config_from(values, places)
+        adopt(run, build_world(config, secret=noise_root(config, Path(run) / "state")))
     return _WORLDS[run]
 
 

@@ -18,8 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from commonground.clipping import BIT
+from commonground.grid import grid_step
+from commonground.keystream import secret_normals
 from commonground.privacy.adaptive_clip import AdaptiveClip
-from commonground.randomness import normal
+from commonground.privacy.mechanisms import noised_sum
+from commonground.randomness import key
 from commonground.strategies.central_noise import CentralNoise
 
 
@@ -44,7 +48,9 @@ class AdaptedClip(CentralNoise):
         """Noise the sum of bits, and move the clip."""
         noise = self.public.bit_noise
         if noise > 0:
-            bits += noise * float(normal((1,), self.seed, "bit noise", round).numpy().astype(np.float64)[0])
+            step = min(BIT, grid_step(noise, BIT))  # a bit is a whole number of them
+            draw = secret_normals((1,), key(self.seed, "bit noise", round))
+            bits = float(noised_sum(np.array([bits]), draw, noise, step)[0])
         self.clip = self.public.after(self.clip, bits)
 
     def state_dict(self) -> dict[str, Any]:

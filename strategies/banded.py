@@ -4,8 +4,9 @@ r"""Banded DP-FTRL around any linear strategy: noise that cancels between rounds
 
 Equations, letters and source: `commonground.privacy.banded`. The noise of a round is made of the draws of
 all rounds up to it, each keyed by its round, so nothing of it is kept in a checkpoint: a run that is resumed
-makes the same noise again. Who is asked in a round follows a rota (`cohort.draw_apart`); each device keeps to
-k and b by itself (`Manifest.participation`), whatever it is asked.
+makes the same noise again. zt_t is rounded to the grid last, as it is added: what is released is a function
+of what the mechanism releases in real numbers. Who is asked in a round follows a rota (`cohort.draw_apart`);
+each device keeps to k and b by itself (`Manifest.participation`), whatever it is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import deque
 import numpy as np
 
 from commonground.privacy.banded import BandedNoise, coefficients, inverse_coefficients, next_noise
+from commonground.privacy.mechanisms import noised_sum
 from commonground.strategies.central_noise import CentralNoise
 
 
@@ -44,8 +46,8 @@ class Banded(CentralNoise):
         row = np.linalg.norm(inverse_coefficients(self.band, self.rounds))
         return self.z * self.clip * self.public.sensitivity * float(row)
 
-    def noised(self, round: int, total: np.ndarray) -> np.ndarray:
-        """The (d,) sum with zt_t."""
+    def noised(self, round: int, total: np.ndarray, step: float) -> np.ndarray:
+        """The (d,) sum with zt_t, both in whole steps of the grid."""
         if self.z == 0:
             return total
         if round <= self._done:  # a round that comes again
@@ -56,4 +58,4 @@ class Banded(CentralNoise):
             fresh = self._draws(self._done, len(total))
             noise = next_noise(fresh, list(self._before)[: self.band - 1], self._f)
             self._before.appendleft(noise)
-        return total + self.z * self.clip * self.public.sensitivity * self._before[0]
+        return noised_sum(total, self._before[0], self.z * self.clip * self.public.sensitivity, step)

@@ -2,10 +2,11 @@ r"""The noise that the server adds to the sum of a round's updates, and what it 
 
     sum_i x_i + N(0, (z C)^2 I)
 
-with one clip C for the whole run and fresh noise each round: the plain mechanism, and what the others
+on a public grid (`commonground.grid`), with one clip C for the whole run and fresh noise each round: the
+plain mechanism, and what the others
 (`adaptive_clip.py`, `banded.py`) are variants of. `person_dp.PersonLevel` holds one and knows no more of it
-than this class says, so each goes with every linear strategy. Noise is keyed by the round: a round that
-comes again releases the same.
+than this class says, so each goes with every linear strategy. Noise is the keystream of a cipher under a key
+of the seed and the round (`commonground.keystream`): a round that comes again releases the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from commonground.randomness import normal
+from commonground.keystream import secret_normals
+from commonground.privacy.mechanisms import noised_sum
+from commonground.randomness import key
 
 
 class CentralNoise:
@@ -42,10 +45,10 @@ class CentralNoise:
         """Deviation of the noise on each number of this round's sum."""
         return self.z * self.clip if self.z > 0 else 0.0
 
-    def noised(self, round: int, total: np.ndarray) -> np.ndarray:
-        """The (d,) float64 sum with this round's noise."""
+    def noised(self, round: int, total: np.ndarray, step: float) -> np.ndarray:
+        """The (d,) float64 sum with this round's noise, both in whole steps of the grid."""
         if self.z > 0:
-            return total + self.z * self.clip * self._draws(round, len(total))
+            return noised_sum(total, self._draws(round, len(total)), self.z * self.clip, step)
         return total
 
     def count(self, round: int, bits: float) -> None:
@@ -60,4 +63,4 @@ class CentralNoise:
 
     def _draws(self, round: int, size: int) -> np.ndarray:
         """(size,) standard normal, float64."""
-        return normal((size,), self.seed, "noise", round).numpy().astype(np.float64)
+        return secret_normals((size,), key(self.seed, "noise", round))

@@ -100,6 +100,11 @@ class PersonLevel(Unasked):
                 f"noise on the device is {manifest.noise_on_device} in the manifest, and its deviation is "
                 f"{device_noise:g}; accepted: above 0 exactly where devices add it"
             )
+        if noise_multiplier > 0 and manifest.grid == 0:
+            raise StrategyError(
+                f"noise multiplier {noise_multiplier} needs a manifest with a grid: off one, the low bits of "
+                "the noise tell what it hides"
+            )
         self.mechanism = mechanism or CentralNoise(noise_multiplier, manifest.clip, seed)
         if (manifest.bit is not None) != ("clip" in self.mechanism.asked) or (individual and manifest.bit):
             raise StrategyError(
@@ -288,7 +293,8 @@ class PersonLevel(Unasked):
 
     def _noised_mean(self, round: int, total: np.ndarray) -> Arrays:
         """y_t, float64, from what `_total` gives; the bits move the clip of the next round."""
-        flat = self.mechanism.noised(round, total[: self.manifest.size])
+        step = self.manifest.step(self.mechanism.asked.get("clip"))
+        flat = self.mechanism.noised(round, total[: self.manifest.size], step)
         self.mechanism.count(round, float(total[self.manifest.size :].sum()))
         parts = np.split(
             flat / self.m, np.cumsum([int(np.prod(t.shape)) for t in self.manifest.tensors])[:-1]

@@ -39,7 +39,7 @@ def attack_outcome(
     config, attack = world.config, world.attack
     cohort = min(int(config.cohort or 2), len(world.eligible))
     who = np.array(sorted(world.attackers), np.int64)
-    drawn = cohorts(world.eligible, who, config.seed, cohort / len(world.eligible), config.rounds)
+    drawn = cohorts(world.eligible, who, world.coin_seed, cohort / len(world.eligible), config.rounds)
     tolerates, warnings = tolerance(config.strategy.name, config.strategy.options, drawn)
     result: dict[str, Any] = {
         "name": config.attack.name,

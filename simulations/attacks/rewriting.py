@@ -1,8 +1,9 @@
 """What attackers send in place of the updates that their devices sealed.
 
-The result is clipped to the manifest's C. The server checks that norm and refuses what is longer, so an
-attacker who does not clip is not heard at all. Where devices add noise (`trust=local`) the server cannot
-check it; attackers there add no noise and still keep to C, so that the bounds below hold under either trust.
+The result is clipped to the manifest's C and lies on its grid. The server checks both and refuses the rest,
+so an attacker who does not clip is not heard at all. Where devices add noise (`trust=local`) the server
+cannot check the norm; attackers there add no noise and still keep to C, so that the bounds below hold under
+either trust.
 
 Influence on the mean with denominator m, whatever is sent: f attackers move it by at most f C / m against
 their being absent, and by at most 2 f C / m against their having been honest.
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from commonground.grid import truncated
 from commonground.manifest import Manifest
 from commonground.simulations.attacks.base import Attack, Cohort
 from commonground.simulations.attacks.numerics import within
@@ -80,7 +82,7 @@ class Rewriter:
         clipped = self._parts(within(self.attack.send(cohort), most))
         found = {name: value.copy() for name, value in sent.items()}
         for name, value in clipped.items():
-            found[name][lies] = value + 0.0  # no -0, as in every message
+            found[name][lies] = truncated(value, self.manifest.step(clip)) + 0.0  # no -0, as in every message
         return found
 
     def _flat(self, arrays: Arrays) -> np.ndarray:

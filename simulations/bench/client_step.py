@@ -17,7 +17,8 @@ from torch.nn.functional import logsigmoid
 
 from commonground.comparisons import Comparison, Tag
 from commonground.losses import LossSettings, get_loss
-from commonground.randomness import Streams, generator, normal, normals
+from commonground.privacy.mechanisms import COVER, gaussian_noise, noisy_mean
+from commonground.randomness import Streams, generator, normal
 from commonground.training import optimiser
 from commonground.training.basis import basis_within
 from commonground.training.model import Rows, Tensors
@@ -27,6 +28,7 @@ from commonground.training.reward import RewardFeatures, RewardModel
 WIDTH, HIDDEN, PAIRS, STEPS, CHUNK, TEXTS = 384, 8, 16, 5, 64, 2000
 SIZE = HIDDEN * WIDTH + HIDDEN
 CLIP, NOISE, RATE, SEED = 0.3, 1.0, 0.5, 1
+DEVIATION = NOISE * CLIP * COVER
 TAG: Tag = "safety"
 A, U = f"shared.{TAG}.A", f"shared.{TAG}.u"
 
@@ -78,8 +80,7 @@ def by_fleet(task: Step, people: Sequence[int]) -> Tensors:
         current, steps = take(task.start, len(chunk)), torch.zeros(len(chunk))
         for step in range(STEPS):
             sums = task.model.gradient_sums(batch, current, loss, settings, every, CLIP)
-            noise = _noise(chunk, step)
-            mean = {name: noise[name].mul_(NOISE * CLIP).add_(sums[name]).div_(PAIRS) for name in sums}
+            mean = noisy_mean(sums, _noise(chunk, step), NOISE, CLIP, PAIRS)
             current, _ = optimiser.update("sgd", current, mean, {}, steps, RATE, 0.0)
         done.append(current)
     return {name: torch.cat([part[name] for part in done]) for name in (A, U)}
@@ -105,7 +106,8 @@ def by_vmap(task: Step, people: Sequence[int]) -> Tensors:
             noise = _noise(chunk, step)
             for name, gradient in zip((A, U), gradients, strict=True):
                 total = torch.einsum("pb,pb...->p...", factors, gradient)
-                current[name] = current[name] - RATE * (total + NOISE * CLIP * noise[name]) / PAIRS
+                added = DEVIATION * torch.from_numpy(noise[name]).float()
+                current[name] = current[name] - RATE * (total + added) / PAIRS
         done.append(current)
     return {name: torch.cat([part[name] for part in done]) for name in (A, U)}
 
@@ -125,10 +127,10 @@ def by_loop(task: Step, people: Sequence[int]) -> Tensors:
                 factor = (CLIP / (by_a.square().sum() + by_u.square().sum()).sqrt()).clamp(max=1)
                 total_a += factor * by_a
                 total_u += factor * by_u
-            noise = _noise([person], step)
+            noise = {name: torch.from_numpy(n[0]).float() for name, n in _noise([person], step).items()}
             with torch.no_grad():
-                a = a - RATE * (total_a + NOISE * CLIP * noise[A][0]) / PAIRS
-                u = u - RATE * (total_u + NOISE * CLIP * noise[U][0]) / PAIRS
+                a = a - RATE * (total_a + DEVIATION * noise[A]) / PAIRS
+                u = u - RATE * (total_u + DEVIATION * noise[U]) / PAIRS
         done.append({A: a, U: u})
     return {name: torch.stack([part[name] for part in done]) for name in (A, U)}
 
@@ -153,7 +155,7 @@ def _pairs_of(task: Step, people: Sequence[int]) -> Tensor:
     return features.block[TAG][torch.stack([features.chosen[index], features.rejected[index]], 2)]
 
 
-def _noise(people: Sequence[int], step: int) -> Tensors:
+def _noise(people: Sequence[int], step: int) -> dict[str, np.ndarray]:
     """A whole adapter's noise for each person, from one stream a person and step."""
-    drawn = normals((SIZE,), Streams(SEED, ["bench", "noise"]), ((person, step) for person in people))
-    return {A: drawn[:, :-HIDDEN].view(-1, HIDDEN, WIDTH), U: drawn[:, -HIDDEN:]}
+    streams = Streams(SEED, ["bench", "noise"])
+    return gaussian_noise({A: (HIDDEN, WIDTH), U: (HIDDEN,)}, (streams.at(p, step) for p in people))

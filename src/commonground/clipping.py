@@ -6,30 +6,34 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from commonground.grid import truncated
+
 BIT = 0.5  # a bit is sent as plus or minus this: one person more or less moves the sum by no more
 
 
-def clip_update(update: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
-    """Clip a whole update to L2 norm `clip`, all tensors together.
+def clip_update(update: Mapping[str, np.ndarray], clip: float, step: float = 0.0) -> dict[str, np.ndarray]:
+    """Clip a whole update to L2 norm `clip`, all tensors together, and round it to a grid.
 
-    A non-finite value anywhere makes the whole update zero (methods N1). The norm is taken in float64.
+    A non-finite value anywhere makes the whole update zero (methods N1). The norm is taken in float64, and
+    on a grid nothing is rounded before it is rounded toward zero, so that no norm grows by a last bit.
 
     Args:
         update: name -> array.
         clip: the bound; infinity leaves finite updates as they are.
+        step: of the grid, see `commonground.grid`; 0 without one.
 
     Returns:
-        New float32 arrays with joint norm at most `clip`.
+        New float32 arrays with joint norm at most `clip`, on the grid.
     """
     arrays = {name: np.asarray(value, dtype=np.float64) for name, value in update.items()}
     if not all(np.isfinite(value).all() for value in arrays.values()):
         return {name: np.zeros(value.shape, np.float32) for name, value in arrays.items()}
     norm = joint_norm(arrays)
     factor = 1.0 if norm <= clip else clip / norm
-    return {name: np.asarray(value * factor, np.float32) for name, value in arrays.items()}
+    return {name: truncated(value * factor, step).astype(np.float32) for name, value in arrays.items()}
 
 
-def clip_updates(updates: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
+def clip_updates(updates: Mapping[str, np.ndarray], clip: float, step: float = 0.0) -> dict[str, np.ndarray]:
     """`clip_update` for many people at once: name -> (P, *shape), each person's update clipped by itself."""
     norms = joint_norms(updates)
     finite = np.isfinite(norms)
@@ -38,7 +42,7 @@ def clip_updates(updates: Mapping[str, np.ndarray], clip: float) -> dict[str, np
     clipped = {}
     for name, value in updates.items():
         kept = np.where(_along(finite, value), value, 0)  # zero times infinity is not zero
-        clipped[name] = (kept * _along(factors, value)).astype(np.float32)
+        clipped[name] = truncated(kept * _along(factors, value), step).astype(np.float32)
     return clipped
 
 

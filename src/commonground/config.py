@@ -131,10 +131,15 @@ class PrivatePrivacyConfig:
 
 @dataclass
 class PrivacyConfig:
-    """`unit`: the claim for the shared adapter; `trust`: who adds the noise; `accountant`: prv | rdp."""
+    """`unit`: the claim for the shared adapter; `trust`: who adds the noise; `accountant`: prv | rdp.
+
+    `noise` of a simulation: seeded (whoever knows `seed` can repeat the run, and take its noise away) | os
+    (from a secret number of the operating system that stays in the run's `state/`).
+    """
 
     unit: str = "person"
     trust: str = "central"
+    noise: str = "seeded"
     accountant: str = "prv"
     shared: SharedPrivacyConfig = field(default_factory=SharedPrivacyConfig)
     private: PrivatePrivacyConfig = field(default_factory=PrivatePrivacyConfig)

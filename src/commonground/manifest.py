@@ -11,14 +11,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from commonground.clipping import BIT, clip_update, clip_updates, joint_norm, joint_norms, within_bits
+from commonground.clipping import BIT, joint_norm, joint_norms
 from commonground.errors import EgressError
+from commonground.grid import LARGEST, clamped, is_step, on_grid, power_below
 
 METRIC, METRIC_VALUE = "num-examples", 1
 TOLERANCE = 1e-6  # relative slack of the norm check, for float32 rounding
@@ -47,6 +49,8 @@ class Manifest:
         bit: where the clip is adapted, the one number that leaves beside `tensors`: +1/2 where the update was
             within the clip that the server asked for, else -1/2. `clip` then bounds what it may ask for.
         participation: (k, b) where a device joins at most k rounds, any two of them at least b apart.
+        grid: step of the grid that every number lies on where noise protects it, see `commonground.grid`; 0
+            where there is no noise.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -56,6 +60,7 @@ class Manifest:
     received: tuple[TensorSpec, ...] = ()
     bit: TensorSpec | None = None
     participation: tuple[int, int] | None = None
+    grid: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` takes them back."""
@@ -70,6 +75,7 @@ class Manifest:
             **({"received": _specs(self.received)} if self.received else {}),
             **({"bit": _specs([self.bit])[0]} if self.bit is not None else {}),
             **({"participation": list(self.participation)} if self.participation is not None else {}),
+            **({"grid": self.grid} if self.grid else {}),
         }
 
     @classmethod
@@ -86,9 +92,12 @@ class Manifest:
             clip, noise, versions = (
                 float(values["clip"]), bool(values["noise_on_device"]), dict(values["versions"])
             )  # fmt: skip
+            grid = float(values.get("grid", 0.0))
+            if not is_step(grid):
+                raise ValueError(f"grid is {grid!r}; accepted: a power of two")
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise EgressError(f"this is no manifest: {type(error).__name__} ({error})"[:200]) from error
-        return cls(tensors, clip, noise, versions, received, bit[0] if bit else None, joins)
+        return cls(tensors, clip, noise, versions, received, bit[0] if bit else None, joins, grid)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -127,6 +136,16 @@ class Manifest:
                 f"the server asks for clip {asked}; the manifest allows above 0 and at most {self.clip}"
             )
         return asked
+
+    def step(self, clip: float | None = None) -> float:
+        """The grid's step in a round: it follows a clip that is asked for, as the noise does; 0 without one.
+
+        Args:
+            clip: what the server asked for, accepted; None where the manifest has one for all rounds.
+        """
+        if clip is None or clip == self.clip or self.grid == 0:
+            return self.grid
+        return self.grid * power_below(clip / self.clip)
 
     @property
     def size(self) -> int:
@@ -171,24 +190,6 @@ class Sealed:
         return {METRIC: METRIC_VALUE}
 
 
-def clip_for(manifest: Manifest, update: Mapping[str, np.ndarray], clip: float) -> dict[str, np.ndarray]:
-    """`clip_update`, and the bit where the manifest declares one: was the update within `clip` before?"""
-    found = clip_update(update, clip)
-    if manifest.bit is not None:
-        found[manifest.bit.name] = within_bits(np.asarray(joint_norm(update)), clip)
-    return found
-
-
-def clip_for_many(
-    manifest: Manifest, updates: Mapping[str, np.ndarray], clip: float
-) -> dict[str, np.ndarray]:
-    """`clip_for` for many people at once: name -> (P, *shape)."""
-    found = clip_updates(updates, clip)
-    if manifest.bit is not None:
-        found[manifest.bit.name] = within_bits(joint_norms(updates), clip)
-    return found
-
-
 class SealedBatch:
     """Messages of many people, each of which passed the manifest by itself. Only `seal_many` can make one.
 
@@ -226,7 +227,7 @@ class SealedBatch:
 def verify(
     manifest: Manifest, tensors: Mapping[str, np.ndarray], *, bounded: bool = True, clip: float | None = None
 ) -> None:
-    """Check names, shapes, dtypes, finiteness, the bit and (if `bounded`) the joint norm.
+    """Check names, shapes, dtypes, finiteness, the grid, the bit and (if `bounded`) the joint norm.
 
     Args:
         manifest: what may leave.
@@ -256,6 +257,13 @@ def verify(
         found = float(tensors[manifest.bit.name])
         raise EgressError(f"bit {manifest.bit.name!r} is {found:.6g}; accepted: {BIT} and {-BIT}")
     most = manifest.accepted(clip)
+    step = manifest.step(clip)
+    for spec in manifest.tensors if step else ():
+        if not on_grid(tensors[spec.name], step).all():
+            raise EgressError(
+                f"tensor {spec.name!r} holds a number off the grid; accepted: whole steps of "
+                f"{step:g} = 2^{math.frexp(step)[1] - 1}, at most {LARGEST}"
+            )
     norm = joint_norm({spec.name: tensors[spec.name] for spec in manifest.tensors})
     if bounded and norm > most * (1 + TOLERANCE):
         raise EgressError(f"message has L2 norm {norm:.6g}; the manifest allows {most:.6g}")
@@ -277,8 +285,8 @@ def seal(
         manifest: what may leave.
         tensors: the clipped update, before noise.
         round: the round it answers.
-        noise: the device's own noise, added after the norm check; required exactly when the manifest says
-            that the device adds it.
+        noise: the device's own noise, on the grid, added after the norm check; required exactly when the
+            manifest says that the device adds it.
         metrics: must be None or the constant metric; anything else is refused.
         error: must be empty: an error text is a channel for content.
         clip: the clip of this round, as the server asked for it; see `Manifest.accepted`.
@@ -299,7 +307,7 @@ def seal(
         for spec in manifest.sent
     }
     if noise is not None:
-        noised = {name: value + noise[name] for name, value in ordered.items()}
+        noised = {n: clamped(v.astype(np.float64) + noise[n], manifest.grid) for n, v in ordered.items()}
         ordered = {name: np.asarray(value, ordered[name].dtype) for name, value in noised.items()}
         verify(manifest, ordered, bounded=False)
     return Sealed(_KEY, ordered, _receipt(manifest, ordered, round))
@@ -378,14 +386,20 @@ def seal_many(
     kept = np.isfinite(norms) & (norms <= manifest.accepted(clip) * (1 + TOLERANCE))
     if manifest.bit is not None:
         kept &= np.abs(tensors[bit]) == BIT
+    step = manifest.step(clip)
+    for spec in manifest.tensors if step else ():
+        kept &= on_grid(tensors[spec.name], step).reshape(len(kept), -1).all(1)
     ordered = {
         spec.name: tensors[spec.name][kept] + np.zeros(spec.shape, spec.dtype) for spec in manifest.sent
     }
     if noise is not None:
-        ordered = {n: (v + noise[n][kept]).astype(v.dtype) for n, v in ordered.items()}
+        noised = {n: clamped(v.astype(np.float64) + noise[n][kept], step) for n, v in ordered.items()}
+        ordered = {n: v.astype(ordered[n].dtype) for n, v in noised.items()}
         for name, value in ordered.items():
-            if not np.isfinite(value).all():
-                raise EgressError(f"tensor {name!r} holds a non-finite value; only finite ones may leave")
+            if not (np.isfinite(value) & on_grid(value, step)).all():
+                raise EgressError(
+                    f"tensor {name!r} holds a value that is not finite or off the grid of {step:g}"
+                )
     start = hashlib.sha256(manifest.digest.encode())
     size, names = sum(v[0].nbytes for v in ordered.values() if len(v)), tuple(ordered)
     receipts = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -31,17 +31,13 @@ def generator(seed: int, *name: str | int) -> np.random.Generator:
 
 
 def normal(shape: tuple[int, ...], seed: int, *name: str | int) -> torch.Tensor:
-    """Standard normal draws for one named purpose, float32, of the given shape."""
+    """Standard normal draws for one named purpose, float32: not for noise, whose low bits would tell."""
     return torch.from_numpy(_at(seed, name).standard_normal(shape, dtype=np.float32))
 
 
-def normals(shape: tuple[int, ...], streams: Streams, at: Iterable[tuple[int, int]]) -> torch.Tensor:
-    """`normal` for each of many names, stacked: (number of names, *shape) float32."""
-    names = list(at)
-    rows = np.empty((len(names), *shape), np.float32)
-    for row, pair in zip(rows, names, strict=True):
-        streams.at(*pair).standard_normal(shape, np.float32, row)
-    return torch.from_numpy(rows)
+def key(seed: int, *name: str | int) -> bytes:
+    """32 bytes for one named purpose, SHA-256 of seed and name: the key of a cipher's stream."""
+    return hashlib.sha256(_named(seed, name)).digest()
 
 
 def coins(count: int, seed: int, *name: str | int) -> np.ndarray:
@@ -74,8 +70,12 @@ def _part(part: str | int) -> str:
     return f"{type(part).__name__}:{part}"
 
 
+def _named(seed: int, name: Name) -> bytes:
+    return SEPARATOR.join([str(int(seed)), *map(_part, name)]).encode()
+
+
 def _key(seed: int, name: Name) -> np.ndarray:
-    return _hash(SEPARATOR.join([str(int(seed)), *map(_part, name)]))
+    return np.frombuffer(hashlib.sha256(_named(seed, name)).digest(), dtype=np.uint64, count=2)
 
 
 def _hash(text: str) -> np.ndarray:

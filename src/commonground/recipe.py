@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from typing import Any, cast
 
@@ -11,7 +12,9 @@ from commonground.config import Config
 from commonground.losses import LossSettings
 from commonground.privacy.accounting import default_delta
 from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
+from commonground.randomness import key
 from commonground.rules import value_of
+from commonground.settings import to_dict
 from commonground.training.plan import CapPlan, ConstraintPlan, Plan, PrivatePlan, Schedule, SharedPlan
 
 # Chosen on starter people and on the ratings data; docs/defaults.md says how, with the commands.
@@ -68,9 +71,9 @@ def resolve(config: Config) -> Config:
         recipe = REWARD | REWARD_NO_NOISE
     elif recipe is POLICY and _styles(full):
         recipe = POLICY | POLICY_STYLES
-    for key, default in recipe.items():
-        if value_of(full, key) is None:
-            _set(full, key, default)
+    for name, default in recipe.items():
+        if value_of(full, name) is None:
+            _set(full, name, default)
     if full.privacy.private.mechanism == "label":
         full.loss.name = "rdpo"
     if full.cohort is None:
@@ -159,6 +162,30 @@ def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
         people=people,
     )
     return shared, private
+
+
+# What no message and no private adapter hangs on: the same release under another of these has the same noise.
+BESIDE = ("seed", "runtime", "fleet", "evaluation")
+BESIDE_OF_BOUNDS = ("answers", "charter_file", "charter", "probes")
+
+
+def noise_seed(config: Config, shared: SharedClaim, private: PrivateClaim, root: int) -> int:
+    """The seed of all noise of a run: of the root, and of everything that the noised numbers hang on.
+
+    Two runs under one root that differ in a setting that shows in what is noised, or in how much noise there
+    is, have nothing in common in their noise; were it the same, a difference of two releases would have none.
+
+    Args:
+        config: a resolved configuration.
+        shared: its claim for the shared adapter.
+        private: its claim for private adapters.
+        root: the run's seed, or a secret number.
+    """
+    values = {name: value for name, value in to_dict(config).items() if name not in BESIDE}
+    values["bounds"] = {k: v for k, v in values["bounds"].items() if k not in BESIDE_OF_BOUNDS}
+    loud = [shared.noise_multiplier, private.noise_multiplier, private.flip_probability]
+    name = ("noise", json.dumps([values, loud, shared.clip, private.clip], sort_keys=True))
+    return int.from_bytes(key(root, *name), "big")
 
 
 def make_plan(config: Config, tags: list[Tag], shared: SharedClaim, private: PrivateClaim) -> Plan:

@@ -52,6 +52,7 @@ def choices(config: Config) -> Iterator[Fault]:
         "data.split": SPLITS,
         "privacy.unit": ("person", "comparison"),
         "privacy.trust": ("central", "local"),
+        "privacy.noise": ("seeded", "os"),
         "privacy.accountant": ("rdp", "prv"),
         "privacy.private.mechanism": ("dp_sgd", "label"),
         "privacy.shared.clip_mode": CLIP_MODES,

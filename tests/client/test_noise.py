@@ -53,15 +53,15 @@ def test_noise_that_is_a_hundredth_off_would_be_seen(draws: np.ndarray, factor: 
 
 
 def test_the_words_of_the_kernel_become_their_quantiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lowest, middle and highest word by hand: -8.2, just above 0, +8.2; the bits below the 52 do nothing."""
-    words = np.array([0, 2**63, 2**64 - 1, 2**63 + 4095], dtype=np.uint64)
+    """By hand: the lowest bit is the sign, the other 63 go from 9.16 deviations down to none."""
+    words = np.array([0, 1, 2**63, 2**64 - 2], dtype=np.uint64)
     monkeypatch.setattr(os, "urandom", lambda count: words.tobytes()[:count])
-    low, middle, high, again = standard_normals((4,))
-    assert low == pytest.approx(stats.norm.ppf(2.0**-53), rel=1e-12)
-    assert -low == pytest.approx(8.2095, abs=1e-3)
-    assert high == pytest.approx(-low, rel=1e-3)
-    assert 0 < middle < 1e-15
-    assert again == middle
+    low, high, middle, least = standard_normals((4,))
+    assert high == pytest.approx(-stats.norm.ppf(2.0**-65), rel=1e-12)
+    assert high == pytest.approx(9.155, abs=1e-3)
+    assert low == -high
+    assert middle == pytest.approx(stats.norm.ppf(0.25), rel=1e-12)
+    assert abs(least) < 1e-15
 
 
 def test_shapes_and_a_fresh_draw_each_time() -> None:

@@ -109,7 +109,7 @@ def wide(arrays: dict[str, np.ndarray]) -> None:
 
 
 def changed(arrays: dict[str, np.ndarray]) -> None:
-    arrays["head.a"][0] += np.float32(1e-3)
+    arrays["head.a"][0] += np.float32(2.0**-10)
 
 
 @pytest.mark.parametrize(

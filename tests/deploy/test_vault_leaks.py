@@ -108,7 +108,7 @@ def test_a_build_that_leaks_is_found(box: Vault, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Learner, "answer", leaking)
     if canary == "text":
         assert np.abs(np.frombuffer(TASTE[0][1].encode()[:24], np.float32)).max() > 1e3
-        monkeypatch.setattr("commonground.client.learner.clip_for", lambda manifest, update, clip: update)
+        monkeypatch.setattr("commonground.sealing.clip_for", lambda manifest, update, clip: update)
         monkeypatch.setattr("commonground.manifest.verify", lambda *_, **__: None)
         monkeypatch.setattr("commonground.client.services.sealed_message", bare)
     out = captured(box)

@@ -20,9 +20,9 @@ from commonground.config import Config
 from commonground.data.starter import safety_pairs
 from commonground.language_model import load_base
 from commonground.losses import LossSettings
-from commonground.manifest import clip_for
 from commonground.randomness import generator
 from commonground.recipe import make_plan, resolve
+from commonground.sealing import clip_for
 from commonground.settings import config_from
 from commonground.study.offer import terms_of
 from commonground.training.build import build_model

@@ -204,7 +204,7 @@ class Hostile:
 
     def __call__(self, message: Message) -> RecordDict | None:
         round = int(message.content["config"]["round"])
-        right = {spec.name: np.full(spec.shape, 0.1, np.float32) for spec in toy_device.SPECS}
+        right = {spec.name: np.full(spec.shape, 0.125, np.float32) for spec in toy_device.SPECS}
         name = toy_device.SPECS[0].name
         self.device.before_push = lambda data: data
         if round == 1:

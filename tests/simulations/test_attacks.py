@@ -279,7 +279,7 @@ def test_a_fleet_is_asked_for_a_sum_and_attacked_one_by_one(
         norm = float(np.linalg.norm(true[name][person]))
         clipped = true[name][person] * min(1.0, manifest.clip / norm)
         if person in world.attackers:
-            assert sent[name][person] == pytest.approx(-clipped, abs=1e-4)
+            assert sent[name][person] == pytest.approx(-clipped, abs=2 * manifest.grid)
         else:
             assert np.array_equal(sent[name][person], each[name][person])
     store.close()

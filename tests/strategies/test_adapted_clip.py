@@ -19,9 +19,11 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideAdaptiveClippin
 
 from commonground.clipping import BIT, joint_norm
 from commonground.errors import EgressError, StrategyError
-from commonground.manifest import TensorSpec, clip_for, seal
+from commonground.keystream import secret_normals
+from commonground.manifest import TensorSpec, seal
 from commonground.privacy.adaptive_clip import adaptive_clip
-from commonground.randomness import normal
+from commonground.randomness import key
+from commonground.sealing import clip_for
 from commonground.server.checkpoint import load_state, save_state
 from commonground.simulations.grid import InProcessGrid
 from commonground.strategies.adaptive_clip import AdaptedClip
@@ -35,7 +37,7 @@ from commonground.training.client_half import Visit, answer
 NAMES = sorted(name for name in LINEAR if not getattr(STRATEGIES[name], "factors", ""))
 PEOPLE = 50
 FLAG = TensorSpec("extra.within_clip", ())
-MANIFEST = replace(toy.manifest(2.0), bit=FLAG)
+MANIFEST = replace(toy.manifest(2.0, grid=2.0**-12), bit=FLAG)
 
 
 def adapted(z: float = 0.0, start: float = 0.5, most: float = 2.0, people: int = PEOPLE) -> AdaptedClip:
@@ -82,14 +84,15 @@ def test_noise_is_z_delta_of_the_clip_under_way_and_s_b_on_the_bits() -> None:
     z, wrapper = 0.8, wrap(0.8)
     z_delta = (z**-2 - (2 * 2.5) ** -2) ** -0.5
     moved = toy.run_round(wrapper, 1, toy.constant(0.0), lambda r, p, s: within(0.0, 0.5, p))
-    draws = normal((8,), 3, "noise", 1).numpy().astype(np.float64)
-    np.testing.assert_allclose(toy.flat(moved), z_delta * 0.5 * draws / PEOPLE, atol=1e-7)
-    share = (25 + 2.5 * float(normal((1,), 3, "bit noise", 1)[0])) / PEOPLE
-    clip = 0.5 * math.exp(-0.2 * share)
-    assert wrapper.mechanism.clip == pytest.approx(clip, rel=1e-9)
+    draws = secret_normals((8,), key(3, "noise", 1))
+    np.testing.assert_allclose(toy.flat(moved), z_delta * 0.5 * draws / PEOPLE, atol=2.0**-14 / PEOPLE)
+    bits = float(secret_normals((1,), key(3, "bit noise", 1))[0])
+    clip = 0.5 * math.exp(-0.2 * (25 + 2.5 * bits) / PEOPLE)
+    assert wrapper.mechanism.clip == pytest.approx(clip, rel=1e-5)
+    clip = wrapper.mechanism.clip
     later = toy.run_round(wrapper, 2, toy.constant(0.0), lambda r, p, s: within(0.0, clip, p))
-    draws = normal((8,), 3, "noise", 2).numpy().astype(np.float64)
-    np.testing.assert_allclose(toy.flat(later), z_delta * clip * draws / PEOPLE, atol=1e-7)
+    draws = secret_normals((8,), key(3, "noise", 2))
+    np.testing.assert_allclose(toy.flat(later), z_delta * clip * draws / PEOPLE, atol=2.0**-14 / PEOPLE)
 
 
 def test_an_empty_round_moves_the_clip_by_noise_alone() -> None:
@@ -98,14 +101,14 @@ def test_an_empty_round_moves_the_clip_by_noise_alone() -> None:
         toy.run_round(wrapper, 1, toy.constant(0.0), lambda r, p, s: None)
     assert quiet.mechanism.clip == 0.5
     assert loud.mechanism.clip == pytest.approx(
-        0.5 * math.exp(-0.2 * 2.5 * float(normal((1,), 3, "bit noise", 1)[0]) / PEOPLE), rel=1e-9
+        0.5 * math.exp(-0.2 * 2.5 * float(secret_normals((1,), key(3, "bit noise", 1))[0]) / PEOPLE), rel=1e-5
     )
 
 
 @pytest.mark.parametrize(
     "update",
     [
-        dict(within(1.0, 0.5001, 1)),
+        dict(within(1.0, 0.505, 1)),
         {**within(0.3, 0.5, 1), FLAG.name: np.asarray(0.4, np.float32)},
         {**within(0.3, 0.5, 1), FLAG.name: np.asarray(7.0, np.float32)},
         dict(toy.random(1)),

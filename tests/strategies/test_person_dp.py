@@ -12,7 +12,8 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from commonground.errors import StrategyError
-from commonground.randomness import normal
+from commonground.keystream import secret_normals
+from commonground.randomness import key
 from commonground.strategies.person_dp import Arrays, PersonLevel
 from commonground.strategies.records import to_record, train_content
 
@@ -68,15 +69,17 @@ def test_a_linear_rule_sees_one_reply_and_the_others_one_a_person() -> None:
 @pytest.mark.parametrize("q", [0.0, 1.0])
 def test_noise_has_the_right_size_even_without_anybody(q: float) -> None:
     """std z C / m = 0.7 * 2 / 5 = 0.28, drawn by name; an empty cohort is a round like any other."""
-    wrapper = toy.wrap(manifest=toy.manifest(2.0), q=q, m=5.0, noise_multiplier=0.7, rounds=150)
+    wrapper = toy.wrap(
+        manifest=toy.manifest(2.0, grid=2.0**-12), q=q, m=5.0, noise_multiplier=0.7, rounds=150
+    )
     shared, moves = toy.constant(0.0), []
     for round in range(1, 151):
         after = toy.run_round(wrapper, round, shared, lambda r, p, s: toy.constant(0.0))
         moves.append(toy.flat(after) - toy.flat(shared))
         shared = after
     assert wrapper.answered == (list(range(4)) if q else [])
-    expected = 0.28 * normal((8,), 3, "noise", 7).numpy().astype(np.float64)
-    np.testing.assert_allclose(moves[6], expected, atol=1e-6)
+    expected = 0.28 * secret_normals((8,), key(3, "noise", 7))
+    np.testing.assert_allclose(moves[6], expected, atol=2.0**-13 / 5 + 1e-6)
     values = np.concatenate(moves)
     assert abs(values.std() - 0.28) < 0.02  # 1,200 draws: standard error 0.0057
     assert abs(values.mean()) < 0.03
@@ -84,7 +87,7 @@ def test_noise_has_the_right_size_even_without_anybody(q: float) -> None:
 
 def test_noise_repeats_with_its_round_and_differs_between_rounds() -> None:
     def once(round: int) -> np.ndarray:
-        wrapper = toy.wrap(noise_multiplier=1.0)
+        wrapper = toy.wrap(manifest=toy.manifest(grid=2.0**-10), noise_multiplier=1.0)
         return toy.flat(toy.run_round(wrapper, round, toy.constant(0.0), lambda r, p, s: toy.constant(0.0)))
 
     np.testing.assert_array_equal(once(3), once(3))

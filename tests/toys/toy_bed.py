@@ -16,10 +16,11 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from commonground.clipping import clip_update
+from commonground.grid import grid_step
 from commonground.losses import LossSettings
 from commonground.manifest import Manifest, Sealed, TensorSpec, seal
 from commonground.own_code import allow_code
+from commonground.sealing import clip_for
 from commonground.simulations.grid import InProcessGrid
 from commonground.strategies.person_dp import Arrays, PersonLevel
 from commonground.strategies.records import from_record, to_record, train_content
@@ -145,6 +146,7 @@ class Run:
             tuple(TensorSpec(n, s) for n, s in sent.items()),
             self.clip,
             received=tuple(TensorSpec(n, s) for n, s in received.items()),
+            grid=grid_step(self.changes.get("noise_multiplier", 0.0) * self.clip, self.clip),
         )
         self.kept: dict[int, dict[int, dict[str, np.ndarray]]] = {p: {} for p in range(self.people)}
         self.wrapper = self.wrap()
@@ -197,7 +199,7 @@ class Run:
         found = answer(self.half, self.visit(round, people, shared))
         for place, person in enumerate(people):
             update = {n: v[place].numpy() for n, v in found.update.items()}
-            clipped = clip_update(update, self.manifest.clip)
+            clipped = clip_for(self.manifest, update, self.manifest.clip)
             self.messages[person] = seal(self.manifest, clipped, round=round)
             if found.memory is not None:
                 self.kept[person][round] = {n: v[place].numpy() for n, v in found.memory.items()}

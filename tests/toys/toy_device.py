@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commonground.clipping import clip_update
-from commonground.manifest import Manifest, Sealed, TensorSpec, seal
+from commonground.manifest import Manifest, Sealed, TensorSpec
 from commonground.randomness import generator
+from commonground.sealing import seal_update
 
 SPECS = (TensorSpec("head.a", (3,)), TensorSpec("head.b", (2, 2)))
 SECRET = "person likes purple dragons"
@@ -26,7 +26,7 @@ SECRET = "person likes purple dragons"
 
 def manifest(clip: float = 1.0, *, local: bool = False) -> Manifest:
     """The toy's manifest; `local`: devices add the noise."""
-    return Manifest(SPECS, clip, local, {"basis": "toy"})
+    return Manifest(SPECS, clip, local, {"basis": "toy"}, grid=2.0**-12)
 
 
 class ToyDevice:
@@ -43,11 +43,8 @@ class ToyDevice:
         step = {name: 0.5 * (self.target[name] - value) for name, value in shared.items()}
         # A reduction that several threads would add up in another order.
         scale = float(torch.linspace(0, 1, 10_001).square().sum()) / 3334
-        return seal(
-            self.manifest,
-            clip_update({name: scale * value for name, value in step.items()}, self.manifest.clip),
-            round=round,
-        )
+        moved = {name: scale * value for name, value in step.items()}
+        return seal_update(self.manifest, moved, round=round)
 
     def private_update(self, round: int, shared: dict[str, np.ndarray], final: bool) -> None:
         self._fault("private", round)

@@ -18,9 +18,9 @@ SPECS = (TensorSpec("a", (3,)), TensorSpec("b", (2, 2)), TensorSpec("c", ()))
 Updates = Callable[[int, int, Arrays], Mapping[str, np.ndarray] | None]
 
 
-def manifest(clip: float = 1.0, *, noise_on_device: bool = False) -> Manifest:
+def manifest(clip: float = 1.0, *, noise_on_device: bool = False, grid: float = 0.0) -> Manifest:
     """Three tensors, one of them a scalar; eight numbers."""
-    return Manifest(SPECS, clip, noise_on_device, {})
+    return Manifest(SPECS, clip, noise_on_device, {}, grid=grid)
 
 
 def constant(value: float) -> Arrays:

@@ -95,7 +95,7 @@ def _tiles(found: Document) -> list[tuple[str, str, str]]:
         (count(by_status["done"]), f"of {plural(len(cells), 'cell')} done", f"{duration(seconds)} in all"),
         (count(by_status["refused"]), "refused", "rules that do not go with the privacy"),
         (count(by_status["failed"]), "failed", "each with its reason below"),
-        (count(len(found["seeds"])), "seeds", f"{seeds}: common people, cohorts, data and noise"),
+        (count(len(found["seeds"])), "seeds", f"{seeds}: common people, cohorts and data"),
         (count(found["people"]), "people evaluated", "per seed"),
     ]
 

@@ -124,10 +124,18 @@ class PrivatePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Both phases, their order, and the seed of every draw."""
+    """Both phases, their order, and the seeds of every draw.
+
+    Attributes:
+        shared, private: the phases.
+        schedule: their order.
+        seed: of coins and batches.
+        noise_seed: of the noise of private adapters; None is `seed`.
+    """
 
     shared: SharedPlan
     private: PrivatePlan
     schedule: Schedule = "decoupled"
     seed: int = 0
+    noise_seed: int | None = None
     stream: str = field(default="run")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from commonground.losses import get_loss
-from commonground.randomness import Streams, normals
+from commonground.privacy import mechanisms
+from commonground.randomness import Streams
 from commonground.training import optimiser
 from commonground.training.constrained import Constraint, first_dual
 from commonground.training.label_coins import flips, numbered
@@ -88,6 +89,7 @@ def private_phase(
     steps: int,
     stream: str = "private",
     label_seed: int | None = None,
+    noise_seed: int | None = None,
 ) -> PrivateState:
     """Up to `steps` more steps on the private adapters, at a frozen shared adapter.
 
@@ -104,10 +106,11 @@ def private_phase(
         shared: the frozen shared adapter with leading axis 1 or P; None = the base policy (local models).
         state: where the people are.
         plan: see `PrivatePlan`.
-        seed: the run's seed.
+        seed: of coins and batches.
         steps: at most so many steps now.
         stream: name of the random streams.
         label_seed: of the coins that flip choices, which every stream shares; None is `seed`.
+        noise_seed: of the noise; None is `seed`.
 
     Returns:
         The new state.
@@ -118,7 +121,8 @@ def private_phase(
     if not (state.steps < plan.steps).any() or steps < 1:
         return state
     labels = seed if label_seed is None else label_seed
-    gradient = _PrivateGradient(model, people, shared, plan, seed, stream, labels)
+    noise = seed if noise_seed is None else noise_seed
+    gradient = _PrivateGradient(model, people, shared, plan, seed, stream, labels, noise)
     constraint = _constraint(model, people, shared, plan, seed, stream)
     for _ in range(steps):
         active = state.steps < plan.steps
@@ -174,9 +178,11 @@ class _PrivateGradient:
         seed: int,
         stream: str,
         label_seed: int,
+        noise_seed: int,
     ) -> None:
         self._model, self._people, self._plan, self._label_seed = model, people, plan, label_seed
         self._seed, self._stream, self._loss = seed, stream, get_loss(plan.loss)
+        self._noise_seed = noise_seed
         tables = [np.concatenate([rows[tag] for tag in plan.tags]) for rows in people.rows]
         self._counts = [len(table) for table in tables]
         rows, count = person_rows(tables), len(people.index)
@@ -197,30 +203,33 @@ class _PrivateGradient:
         else:  # nobody drew anything: no forward pass, only the noise below
             sums = {name: torch.zeros_like(value) for name, value in state.adapter.items()}
         if plan.noise_multiplier > 0:
-            expected = max(plan.sampling * plan.cap, 1e-9)
-            std = plan.noise_multiplier * plan.clip
-            return {k: (v + std * self._noise(k, v, steps)) / expected for k, v in sums.items()}
+            noise, expected = self._noise(sums, steps), max(plan.sampling * plan.cap, 1e-9)
+            return mechanisms.noisy_mean(sums, noise, plan.noise_multiplier, plan.clip, expected)
         counts = drawn.sum(1).clamp(min=1)
         return {name: value / along(counts, value) for name, value in sums.items()}
 
-    def _noise(self, name: str, value: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
-        streams = Streams(self._seed, [self._stream, "noise"], [name])
-        return normals(tuple(value.shape[1:]), streams, zip(self._people.index, steps, strict=True))
+    def _noise(self, sums: Tensors, steps: Sequence[int]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for name, value in sums.items():  # a stream a tensor: no order of tensors decides a draw
+            streams = Streams(self._noise_seed, [self._stream, "noise"], [name])
+            found |= mechanisms.gaussian_noise({name: tuple(value.shape[1:])}, self._each(streams, steps))
+        return found
 
     def _draws(self, steps: Sequence[int]) -> torch.Tensor:
         """(P, B): 1 where a comparison is in the step."""
-        plan, streams = self._plan, Streams(self._seed, [self._stream, "poisson"])
-        people = zip(self._people.index, self._counts, steps, strict=True)
+        plan, mask = self._plan, self._batch.rows.mask
+        generators = self._each(Streams(self._seed, [self._stream, "poisson"]), steps)
         if plan.noise_multiplier > 0:  # independent coins
-            tossed = np.ones(tuple(self._batch.rows.mask.shape))
-            for p, (person, count, step) in enumerate(people):
-                streams.at(person, step).random(out=tossed[p, :count])
-            return torch.from_numpy((tossed < plan.sampling).astype(np.float32))
-        drawn = np.zeros(tuple(self._batch.rows.mask.shape), np.float32)
-        for p, (person, count, step) in enumerate(people):  # always as many
-            size = min(count, max(1, round(plan.sampling * plan.cap)))
-            drawn[p, streams.at(person, step).choice(count, size, replace=False)] = 1
+            return mechanisms.poisson_rows(mask, plan.sampling, generators)
+        drawn = np.zeros(tuple(mask.shape), np.float32)
+        for p, (count, generator) in enumerate(zip(self._counts, generators, strict=True)):
+            size = min(count, max(1, round(plan.sampling * plan.cap)))  # always as many
+            drawn[p, generator.choice(count, size, replace=False)] = 1
         return torch.from_numpy(drawn)
+
+    def _each(self, streams: Streams, steps: Sequence[int]) -> Iterator[np.random.Generator]:
+        """Everybody's generator for their next step, each good until the next is asked for."""
+        return (streams.at(person, step) for person, step in zip(self._people.index, steps, strict=True))
 
     def _flips(self, tables: Sequence[np.ndarray]) -> torch.Tensor:
         """Randomised response: each comparison's label is flipped once and for all, (P, B) of 0 and 1.

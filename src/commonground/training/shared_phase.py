@@ -7,7 +7,8 @@ import torch
 
 from commonground.comparisons import Tag
 from commonground.losses import get_loss
-from commonground.randomness import coins, generator
+from commonground.privacy.mechanisms import poisson_draw
+from commonground.randomness import fleeting, generator
 from commonground.training import optimiser
 from commonground.training.model import Batch, PreferenceModel, Rows, Tensors, person_rows, rectangle
 from commonground.training.people import People, along
@@ -88,7 +89,7 @@ def _one_clipped_step(
     """One Poisson step whose pairs are clipped one by one; the caller's noise covers a pair."""
     tables = [np.concatenate([rows[tag] for tag in plan.tags]) for rows in people.rows]
     drawn = [
-        mine[coins(len(mine), seed, "shared-poisson", round, person) < plan.pair_sampling]
+        mine[poisson_draw(len(mine), plan.pair_sampling, fleeting(seed, "shared-poisson", round, person))]
         for person, mine in zip(people.index, tables, strict=True)
     ]
     batch = model.batch(person_rows(drawn), "shared", private)
