@@ -81,7 +81,7 @@ def old_noise(release: Release) -> np.ndarray:
         sent = (release.sums[..., None] + release.deviation * draws.astype(np.float64)) / release.people
         right = (sent.astype(np.float32) == release.seen[:, None]) & (counts >= 0) & (counts < 2**23)
         found |= right.any(-1)
-    return found
+    return np.asarray(found)
 
 
 def new_noise(release: Release) -> np.ndarray:
@@ -89,7 +89,8 @@ def new_noise(release: Release) -> np.ndarray:
     steps = np.rint(release.seen.astype(np.float64) * release.people / release.step)
     known = (steps * release.step / release.people).astype(np.float32) == release.seen
     noise = steps * release.step - release.sums
-    return known & on_grid(noise, release.step, 2**53) & (np.abs(noise) <= REACH * release.deviation)
+    reached = on_grid(noise, release.step, 2**53) & (np.abs(noise) <= REACH * release.deviation)
+    return np.asarray(known & reached)
 
 
 def likelier(release: Release) -> int:
@@ -174,11 +175,11 @@ def test_the_low_bits_of_the_noise_are_even_in_either_world() -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "banded", "adapted"])
 def test_what_every_central_mechanism_releases_is_on_its_grid(kind: str) -> None:
-    mechanism = {
-        "plain": lambda: CentralNoise(1.3, CLIP, 5),
-        "banded": lambda: Banded(BandedNoise(3, 4, 1.3), CLIP, 5, 9),
-        "adapted": lambda: AdaptedClip(adaptive_clip(60, 1.3, CLIP, 0.7), 5),
-    }[kind]()
+    mechanism: CentralNoise = {
+        "plain": CentralNoise(1.3, CLIP, 5),
+        "banded": Banded(BandedNoise(3, 4, 1.3), CLIP, 5, 9),
+        "adapted": AdaptedClip(adaptive_clip(60, 1.3, CLIP, 0.7), 5),
+    }[kind]
     step = grid_step(mechanism.z * mechanism.clip, CLIP)
     total = np.arange(-20, 20) * step
     for round in (1, 2, 7):

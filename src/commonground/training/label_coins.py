@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from commonground.privacy.mechanisms import randomised_response
 from commonground.randomness import fleeting
 
 
@@ -50,5 +51,5 @@ def flips(names: Sequence[str], probability: float, seed: int, person: int) -> n
     """
     if len(set(names)) != len(names):
         raise ValueError("two comparisons of one person have the same name, and would share a coin")
-    draws = [fleeting(seed, "label", repr(probability), person, name).random() for name in names]
-    return np.array(draws, dtype=np.float64) < probability
+    coins = (fleeting(seed, "label", repr(probability), person, name) for name in names)
+    return np.array([randomised_response(1, probability, coin)[0] for coin in coins], dtype=bool)
