@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from commonground.client.owner import OwnerClient
     from commonground.client.profile import Profile
 
-END = 20.0  # seconds that `down` waits
+END = 120.0  # seconds that `down` waits
 LEAVES = (
     "Leaving destroys the key of your data on this device. What was sent before cannot be called back: its "
     "influence on the shared adapter stays, and so does the privacy it cost."

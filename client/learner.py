@@ -291,5 +291,5 @@ def device_normals(understood: Understood, round: int, insecure: Insecure | None
 
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> Tensors:
-    """Arrays as tensors of their own memory."""
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+    """Copies of arrays in torch's own memory: products round by how their operands are aligned."""
+    return {name: torch.tensor(value) for name, value in arrays.items()}

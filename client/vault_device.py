@@ -25,7 +25,7 @@ from commonground.manifest import Manifest, Receipt, Sealed, reopen
 
 VARIABLE = "COMMONGROUND_VAULT"
 DESCRIBE, TRAIN = 120.0, 3600.0  # seconds: the first description loads the model
-RESTART = 30.0  # seconds that a vault may take to be there again
+RESTART = 120.0  # seconds that a vault may take to be there again
 AGAIN = 0.1  # seconds before it is asked again
 
 

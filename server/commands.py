@@ -23,7 +23,7 @@ server_app = typer.Typer(
 server_app.add_typer(release_app, name="release")
 server_app.add_typer(audit_app, name="audit")
 
-STARTS = 60.0  # seconds for a detached server to be up
+STARTS = 300.0  # seconds for a detached server to be up, on a machine that does other things
 
 
 @server_app.command()

@@ -29,7 +29,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from commonground.errors import CommonGroundError
 
 FINISHED, ONLINE = "finished", "online"
-TIMEOUT = 10.0  # seconds; enrolment holds the study's database meanwhile, for which others wait 30
+TIMEOUT = 20.0  # seconds; enrolment holds the study's database meanwhile, for which others wait 30
 T = TypeVar("T")
 
 

@@ -257,7 +257,7 @@ def refuse_taken_port(listen: str) -> None:
             ) from error
 
 
-def down(folder: Path, patience: float = 15.0) -> bool:
+def down(folder: Path, patience: float = 60.0) -> bool:
     """Stop a study's server; whether there was one.
 
     Raises:

@@ -19,7 +19,7 @@ from commonground.errors import InputError
 STARTS = 2  # tries to start Ray on a busy machine
 SLOW = "timed out during startup"  # how Ray says that it was too slow
 GRACE = 5.0  # seconds that Ray's processes get to end by themselves
-ANSWER = 5.0  # seconds in which the head of a cluster must say that it is there
+ANSWER = 20.0  # seconds in which the head of a cluster must say that it is there
 
 # Nothing phones home, and Ray joins no cluster that happens to be named in the environment. None removes a
 # variable.

@@ -231,8 +231,8 @@ def adapter(model: PreferenceModel, arrays: dict[str, np.ndarray]) -> Tensors:
 
 
 def tensors(arrays: dict[str, np.ndarray]) -> Tensors:
-    """Arrays as tensors of their own memory."""
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+    """Copies of arrays in torch's own memory: products round by how their operands are aligned."""
+    return {name: torch.tensor(value) for name, value in arrays.items()}
 
 
 def open_device(person: int) -> SimulatedDevice:

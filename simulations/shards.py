@@ -35,7 +35,7 @@ from commonground.simulations.world import Arm, World, current_run, world_of
 from commonground.strategies.together import CohortReply
 
 RESTARTS = 3  # of one shard, in one round
-PLACE = 120.0  # seconds in which a cluster must find room for a shard
+PLACE = 300.0  # seconds in which a cluster must find room for a shard
 log = logging.getLogger("commonground.simulations")
 
 

@@ -11,6 +11,10 @@ import pytest
 # Devices and strategies that several test files share; Ray's actors import them by name too.
 sys.path.insert(0, str(Path(__file__).parent / "toys"))
 
+from toy_patience import hears_interrupts
+
+hears_interrupts()
+
 with warnings.catch_warnings():
     # typer 0.20, which flwr 1.42 asks for, uses a name that click 8.5 deprecates; the import warns once.
     warnings.filterwarnings("ignore", "'click.utils", DeprecationWarning)

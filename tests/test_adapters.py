@@ -166,6 +166,7 @@ def test_building_draws_nothing_from_the_global_generator() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("form", ["lora", "core", "styles"])
 def test_disabled_and_fresh_adapters_are_the_base_bit_for_bit(form: str) -> None:
     plain, model = tiny_llama(), tiny_llama()

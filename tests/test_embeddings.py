@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from toy_models import tiny_llama, tiny_tokenizer
 
-from commonground import embeddings
+from commonground import arithmetic, embeddings
 from commonground.cache import cache_folder
 from commonground.embeddings import MAX_TOKENS, Encoder, resolve_encoder
 from commonground.errors import CommonGroundError, ModelError, StorageError
@@ -51,6 +51,7 @@ def forbidden(self: Encoder, text: str) -> np.ndarray:
     raise AssertionError(f"{text!r} is in the cache")
 
 
+@pytest.mark.identity
 def test_a_text_has_the_same_bits_alone_among_others_and_from_the_cache(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,24 @@ def test_a_text_has_the_same_bits_alone_among_others_and_from_the_cache(
     fresh(monkeypatch, tmp_path / "cache")
     monkeypatch.setattr(Encoder, "_embed_one", forbidden)
     assert Encoder(str(model)).embed(TEXTS).tobytes() == together.tobytes()
+
+
+def test_what_another_arithmetic_cached_is_not_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder on a network, or an upgrade of torch: the cached bits are not those of this machine."""
+    before = Encoder(str(model)).embed(TEXTS)
+    monkeypatch.setattr(arithmetic, "arithmetic", lambda: "another processor")
+    asked: list[str] = []
+    compute = Encoder._embed_one
+
+    def noted(self: Encoder, text: str) -> np.ndarray:
+        asked.append(text)
+        return compute(self, text)
+
+    monkeypatch.setattr(Encoder, "_embed_one", noted)
+    assert Encoder(str(model)).embed(TEXTS).tobytes() == before.tobytes()
+    assert sorted(asked) == sorted(TEXTS)
+    assert Encoder(str(model)).embed(TEXTS).tobytes() == before.tobytes()
+    assert len(asked) == len(TEXTS)  # kept beside the others
 
 
 def test_rows_are_unit_vectors_that_differ(model: Path) -> None:

@@ -7,11 +7,12 @@ order of its own: by processor, number of rows, a row's place among them, thread
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from commonground.exact import exact_product
+from commonground.exact import exact_product, exact_sums
 
 SHAPES = [(1, 1, 1), (3, 2, 2), (700, 384, 64), (4099, 7, 3), (5, 385, 1), (2, 2049, 5)]
 
@@ -110,3 +111,18 @@ def test_zeros_none_and_the_smallest_numbers_there_are() -> None:
     assert exact_product(np.zeros((2, 0)), np.ones((0, 4))).tolist() == [[0.0] * 4] * 2
     tiny = np.full((1, 1), 5e-324)
     assert exact_product(tiny, np.array([[2.0**1000]]))[0, 0] == 5e-324 * 2.0**1000
+
+
+@pytest.mark.identity
+def test_a_weighted_sum_is_rounded_once_alone_and_among_others() -> None:
+    left, right = made(40, 385, 1, seed=5)
+    weights = right[:, 0].astype(np.float64)
+    found = exact_sums(left, weights)
+    draws = np.random.default_rng(6)
+    rows = draws.permutation(40)[:7]
+    np.testing.assert_array_equal(exact_sums(left[rows], weights), found[rows])
+    order = draws.permutation(385)
+    np.testing.assert_array_equal(exact_sums(left[:, order], weights[order]), found)
+    products = [Fraction(float(a) * float(b)) for a, b in zip(left[0], weights, strict=True)]
+    assert found[0] == float(sum(products))
+    assert exact_sums(left[:0], weights).shape == (0,)

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +65,12 @@ def test_an_empty_folder_is_refused_before_anything_heavy(tmp_path: Path) -> Non
         "try:\n    load_base(sys.argv[1])\nexcept ModelError as e:\n"
         "    print(e.message); print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     lines = done.stdout.splitlines()
     assert "no config.json" in lines[0]
     assert lines[1] == "[]"
-    assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize("kind", ["BertForMaskedLM", "T5ForConditionalGeneration"])

@@ -26,7 +26,7 @@ from commonground.server.supervisor import inside, ready
 from commonground.study.enrolment import enrolment_request, read_request
 from commonground.study.invitation import read_invitation
 
-STARTS = 90.0  # seconds for a server to be up, on a machine that does other things
+STARTS = 600.0  # seconds for a server to be up, on a machine that does other things
 ENDS = 20.0
 
 

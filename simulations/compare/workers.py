@@ -27,7 +27,7 @@ from commonground.simulations.engine import environment
 from commonground.simulations.settings import first_line
 
 QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-PATIENCE = 30.0  # seconds for the orphans of a killed tournament to let go of their cells
+PATIENCE = 120.0  # seconds for the orphans of a killed tournament to let go of their cells
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def kept_shared(file: Path, make: Callable[[], Tensors]) -> Tensors:
     """An adapter from a file, or made now; raises `StorageError`."""
     kept = load_state(file)
     if kept is not None:
-        return {name: torch.from_numpy(np.array(value)) for name, value in kept["adapter"].items()}
+        return {name: torch.tensor(value) for name, value in kept["adapter"].items()}
     made = make()
     with storage_errors(file.parent):
         save_state(file, {"adapter": {name: value.numpy() for name, value in made.items()}})

@@ -46,7 +46,7 @@ def make_adapters(
                 folder.mkdir(parents=True, exist_ok=True)
                 save_state(file, {"adapter": {n: value.numpy() for n, value in made.items()}})
         else:
-            made = {n: torch.from_numpy(np.array(value)) for n, value in kept["adapter"].items()}
+            made = {n: torch.tensor(value) for n, value in kept["adapter"].items()}
         found[name] = made
     tick(what, len(makers), len(makers))
     return found

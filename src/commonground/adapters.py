@@ -107,7 +107,7 @@ class Adapters:
         self._computed = [self.forms[SHARED], *([private] if form != "styles" else ())]
         for one in self._computed:
             one.public = {
-                name: torch.from_numpy(close_part(parts, f"{BASES}{name}", value.numpy()))
+                name: torch.tensor(close_part(parts, f"{BASES}{name}", value.numpy()))
                 for name, value in one.public.items()
             }
         self._peft = self._wrap(model)

@@ -1,7 +1,8 @@
 """Frozen text embeddings, cached on disk.
 
 Each text is embedded alone, in one thread, so that its embedding does not depend on its neighbours in a
-batch or on what an earlier run had cached: the same text and model give the same bits.
+batch or on what an earlier run had cached: the same text and model give the same bits. What was cached under
+another arithmetic (another processor, another torch) is not read.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class Encoder:
             keep: False for a person's own texts: the cache on disk, which nobody encrypts, is then neither
                 read nor written.
         """
-        keys = [hashlib.sha256(f"{self.digest}\0{text}".encode()).digest() for text in texts]
+        from commonground.arithmetic import arithmetic  # takes torch with it
+
+        about = f"{self.digest}\0{arithmetic()}"
+        keys = [hashlib.sha256(f"{about}\0{text}".encode()).digest() for text in texts]
         if not keep:
             found = self._compute(dict(zip(keys, texts, strict=True)), None, progress)
         else:

@@ -10,6 +10,8 @@ and Rump, Numerical Algorithms 59, 2012.)
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 EXACT = 53  # bits of a float64: whole numbers up to 2^53 are added without rounding
@@ -43,6 +45,19 @@ def exact_product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         found[first : first + BLOCK][~np.isfinite(left[:, :1]).all(1)] = np.nan
     found[:, ~np.isfinite(right[:1]).all(0)] = np.nan
     return found[:, 0] if matrix.ndim == 1 else found
+
+
+def exact_sums(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return each row's weighted sum, (n,) float64: the sum of the products, rounded once.
+
+    For a few rows whose last bit decides something, such as scores beside a threshold.
+
+    Args:
+        rows: (n, D) real numbers, rounded to float64 once they are multiplied.
+        weights: (D,) real numbers.
+    """
+    wide = np.asarray(weights, np.float64)
+    return np.array([math.fsum((np.asarray(row, np.float64) * wide).tolist()) for row in rows], np.float64)
 
 
 def _whole(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -45,6 +45,7 @@ def test_what_can_be_afforded_whole_is_the_personal_policy() -> None:
     assert step.spent.item() == pytest.approx(math.log(2.5), abs=1e-11)
 
 
+@pytest.mark.identity
 def test_nothing_left_is_the_shared_policy_bit_for_bit() -> None:
     shared = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
     step = spend(shared, -shared, left(0.0, 1e-9, 0.0))

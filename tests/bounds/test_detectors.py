@@ -58,6 +58,24 @@ def test_a_head_reads_one_side_alone() -> None:
         Head(letters, "letters", np.ones(size(2)), 0.5, answers=True).score(["a"])
 
 
+@pytest.mark.identity
+def test_a_score_has_the_same_bits_alone_and_among_others() -> None:
+    """What is shown depends on a threshold: it must not depend on who else was asked about."""
+    draws = np.random.default_rng(0)
+    alphabet = np.array(list("abcdefghijklmnop qrstuvw"))
+    texts = ["".join(draws.choice(alphabet, draws.integers(1, 60))) for _ in range(67)]
+    for answers in (True, False):
+        weights = draws.standard_normal(size(2 if answers else 1))
+        head = Head(letters, "letters", weights, 0.1, answers=answers)
+
+        def score(own: list[str], head: Head = head, answers: bool = answers) -> list[float]:
+            return list(head.score(["q"] * len(own), own) if answers else head.score(own))
+
+        together = score(texts)
+        assert together == [score([text])[0] for text in texts]
+        assert score(texts[::-1]) == together[::-1]
+
+
 def test_a_long_text_is_read_to_its_end() -> None:
     """What hides behind a long harmless beginning is found: every sign is in a window, and one counts."""
     text = "".join(chr(97 + k % 26) for k in range(3 * SPAN + 7))

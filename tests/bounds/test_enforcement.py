@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_patience import LIMIT
 
 from commonground.bounds.budget import Budget
 from commonground.bounds.charter import charter_from
@@ -118,7 +119,7 @@ def test_a_prompt_that_nobody_could_place_in_time_is_closed(monkeypatch: pytest.
     work = stack()
     monkeypatch.setattr(work.guard, "_timeout", 0.05)
     over = threading.Event()
-    monkeypatch.setattr(work.placement, "tier", lambda prompt: over.wait(20) and "free")
+    monkeypatch.setattr(work.placement, "tier", lambda prompt: over.wait(LIMIT) and "free")
     assert work.answer("everyday", lambda _: "mine", lambda: "ours").tier == "closed"
     over.set()
     monkeypatch.setattr(work.placement, "tier", lambda prompt: "open")

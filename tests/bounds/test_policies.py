@@ -68,6 +68,7 @@ def test_both_policies_in_one_batch_are_what_each_writes_alone(base: str) -> Non
         torch.testing.assert_close(first.log_softmax(1)[:, :4], wanted, atol=2e-5, rtol=0)
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("value", [0.5, 1e4, 1e30, math.nan, math.inf])
 def test_no_private_tensor_changes_a_bit_of_the_shared_logits(value: float) -> None:
     model = policy()

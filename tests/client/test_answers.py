@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import toy_profile
 import toy_vault
 from toy_charter import FORBIDDEN, NEAR, UNSAFE, signed_charter
 from toy_models import tiny_base
+from toy_patience import a_while
 from toy_vault import Vault, running
 from toy_world import HashEncoder
 
@@ -168,7 +168,7 @@ def fails(*_: Any) -> Any:
 
 
 def hangs(*_: Any) -> Any:
-    time.sleep(5)
+    a_while(5)
     return [0.0]
 
 

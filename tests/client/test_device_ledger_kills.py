@@ -3,10 +3,10 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from toy_patience import LIMIT, until
 from toy_store import cap_for, local_terms, noisy, open_store, upload
 
 from commonground.client.device_ledger import STEPS, DeviceLedger
@@ -17,9 +17,7 @@ TERMS = local_terms(9)
 
 def start_together(folder: Path, race: str) -> None:
     """Let two processes go on at the same instant."""
-    limit = time.monotonic() + 60
-    while not all((folder / f"{race}-{name}").exists() for name in "ab") and time.monotonic() < limit:
-        time.sleep(0.005)
+    until(lambda: all((folder / f"{race}-{name}").exists() for name in "ab"))
     (folder / f"{race}-go").touch()
 
 
@@ -35,7 +33,7 @@ def test_two_processes_answer_one_release_once_and_cannot_both_take_the_last_uni
     ]
     for race in ("same", "last"):
         start_together(tmp_path, race)
-    answers = [racer.communicate(timeout=60) for racer in racers]
+    answers = [racer.communicate(timeout=LIMIT) for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0], answers
     (same, last), (other_same, other_last) = (out.splitlines() for out, _ in answers)
     assert same.startswith("sent ")

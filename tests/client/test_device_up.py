@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from toy_patience import ended, until
 from toy_profile import make_profile
 from toy_vault import offer_of, study_config
 
@@ -28,7 +28,7 @@ from commonground.errors import CommonGroundError
 from commonground.server.certificates import make_certificates
 from commonground.study.signing import Paper
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 CLI = [sys.executable, "-m", "commonground.simulations.cli", "device"]
 WORDS = "four words that suffice"
 UNWANTED = dict.fromkeys(("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PYTHONSTARTUP", "PGPASSWORD"), "s3cr3t")
@@ -75,17 +75,9 @@ class Device:
         data: dict[str, Any] = json.loads(done.stdout)["data"]
         return data
 
-    def until(self, holds: Callable[[], bool], seconds: float = 90) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                if holds():
-                    return
-            except (CommonGroundError, KeyError, OSError, ValueError):
-                pass
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.2)
+    def until(self, holds: Callable[[], object]) -> None:
+        not_yet = (CommonGroundError, KeyError, OSError, ValueError)
+        until(holds, self.log.read_text, alive=self.process, unless=not_yet)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -191,7 +183,7 @@ def test_everything_is_exported(device: Device, tmp_path: Path) -> None:
 def test_down_ends_it_with_0(device: Device) -> None:
     pids = [part["pid"] for part in device.parts.values()]
     assert device.call("down")["ended"]
-    assert device.process.wait(1) == 0
+    assert ended(device.process) == 0
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not device.call("down")["ended"]
 

@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.clientapp import ClientApp
 from flwr.supercore.constant import TaskType
 from toy_node import SECRET, ZERO, Node, bundle, question, running_node
+from toy_patience import a_while, joined, until
 
 from commonground.client.app import app
 from commonground.client.devices import OPENERS, open_device
@@ -237,11 +238,11 @@ def test_a_message_that_the_node_still_fetches_is_waited_for(kit: Kit, kind: str
     content, entry.content, entry.is_available = entry.content, b"", False
     thread = threading.Thread(target=kit.executor.step)
     thread.start()
-    thread.join(0.7)
+    a_while(0.7)
     assert thread.is_alive()
     assert part.object_id in store
     store.put(part.object_id, content)  # raises where it was forgotten
-    thread.join(10)
+    joined(thread)
     assert kit.node.reply().has_error() is (kind == "evaluate")
 
 
@@ -357,13 +358,11 @@ def test_work_that_takes_longer_than_the_node_waits_is_kept_alive(
 
     class Slow(toy_device.ToyDevice):
         def shared_update(self, round: int, shared: dict[str, np.ndarray]) -> Sealed:
-            while len(beats) < 3:
-                assert not rest.wait(0.01)
+            until(lambda: len(beats) >= 3)
             return super().shared_update(round, shared)
 
     from commonground.client import runtime
 
-    rest = threading.Event()
     monkeypatch.setattr(runtime, "BEAT", 0.02)
     monkeypatch.setitem(OPENERS, "toy", Slow)
     monkeypatch.setattr(kit.node.state, "acknowledge_task_heartbeat", counted)

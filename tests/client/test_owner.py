@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import toy_vault
 from toy_models import tiny_base
+from toy_patience import until
 from toy_vault import Vault, running
 from toy_world import HashEncoder
 
@@ -72,10 +72,7 @@ def private(box: Vault, round: int, value: float = 0.01, *, final: bool = False)
 
 def eventually(found: Callable[[], bool]) -> None:
     """Until it holds."""
-    until = time.monotonic() + 30
-    while not found():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(found)
 
 
 def test_what_she_says_is_kept_listed_and_taken_back(box: Vault) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import toy_owner
 from toy_pages import PHONE, Served, Watched, serving, too_wide, violations
+from toy_patience import a_while
 
 pytestmark = pytest.mark.slow
 
@@ -185,7 +186,7 @@ def test_neither_is_better(window: Watched, served: Served, key: str, verdict: s
     assert [call["verdict"] for call in calls(served)] == [verdict]
     page.keyboard.press(key)  # once is enough
     page.keyboard.press("a")
-    page.wait_for_timeout(200)
+    a_while(0.2)
     assert len(calls(served)) == 1
 
 
@@ -198,7 +199,7 @@ def test_harm_counts_as_safety_only_when_she_says_so(window: Watched, served: Se
         page.get_by_role("heading", name="Is this about harm?").wait_for()
         before = len(calls(served))
         page.keyboard.press("b")  # a second vote does not slip past the question
-        page.wait_for_timeout(150)
+        a_while(0.15)
         assert len(calls(served)) == before
         page.keyboard.press(answer)
         page.get_by_text(f"Kept as {tag}").wait_for()
@@ -224,7 +225,7 @@ def test_the_same_words_twice_are_no_comparison_but_her_own_may_stand_against_th
     assert page.locator(".votes").count() == 0
     page.locator("h1").click()
     page.keyboard.press("a")
-    page.wait_for_timeout(200)
+    a_while(0.2)
     assert calls(served) == []
     mine = page.get_by_role("textbox", name="The answer you would have liked")
     mine.fill(" The same words. ")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import toy_owner
 from toy_pages import Served, Watched, serving, violations
+from toy_patience import until
 
 pytestmark = pytest.mark.slow
 
@@ -103,11 +104,9 @@ def test_pause_export_and_reset(window: Watched, served: Served) -> None:
         page.get_by_text("Save it").click()
     with zipfile.ZipFile(waiting.value.path()) as file:
         assert sorted(file.namelist()) == ["README.txt", "comparisons.jsonl"]
-    page.wait_for_timeout(200)
-    assert list(served.file.parent.glob("export-*")) == []  # read once, and gone
+    until(lambda: not list(served.file.parent.glob("export-*")))  # read once, and gone
     page.get_by_role("button", name="Use version 1").click()
-    page.wait_for_timeout(300)
-    assert calls(served)[-1] == "rollback"
+    until(lambda: calls(served)[-1] == "rollback")
     page = window.open("controls")
     page.get_by_role("button", name="Forget what it learned").click()
     page.get_by_role("button", name="No", exact=True).click()

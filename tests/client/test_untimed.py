@@ -9,6 +9,7 @@ import time
 import pytest
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+from toy_patience import LIMIT
 
 from commonground.client import untimed
 
@@ -70,5 +71,5 @@ node.memory_bound = lambda manifest: 1 << 42
 sys.exit(node.main(["--profile", "p", "--port", "1", "--secret", "s"]))
 """
     words = [sys.executable, "-c", program]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=LIMIT)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr

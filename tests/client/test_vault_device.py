@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import toy_device
+from toy_patience import LIMIT, a_while
 
 from commonground.client import devices, vault_device
 from commonground.client import vault_pb2 as pb
@@ -184,10 +184,10 @@ def test_a_vault_that_is_being_started_again_is_waited_for(tmp_path: Path) -> No
     device = VaultDevice(str(socket))
     with ThreadPoolExecutor(1) as asking:
         answer = asking.submit(device.shared_update, 2, ARRAYS, release="paper")
-        time.sleep(0.3)
+        a_while(0.3)
         assert not answer.done()
         server, _ = serving(socket)
-        assert answer.result(20).receipt == SEALED.receipt
+        assert answer.result(LIMIT).receipt == SEALED.receipt
     server.stop(None).wait()
 
 

@@ -6,7 +6,6 @@ Every write of the ledger is killed in test_device_ledger_kills.py; here are the
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import toy_profile
 import toy_vault
 from toy_encoder import save_encoder
+from toy_patience import LIMIT, ended, until
 from toy_vault import bytes_of, process
 
 from commonground.client import vault_device
@@ -40,15 +40,9 @@ def offer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offer]:
 
 def ready(folder: Path) -> OwnerClient:
     """The owner's side, once it answers."""
-    owner, until = OwnerClient(folder), time.monotonic() + 60
-    while True:
-        try:
-            owner.status()
-        except CommonGroundError:
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        else:
-            return owner
+    owner = OwnerClient(folder)
+    until(owner.status, "the vault", unless=(CommonGroundError,))
+    return owner
 
 
 def ask(folder: Path, round: int, arrays: dict[str, np.ndarray], release: str) -> bytes | None:
@@ -90,7 +84,7 @@ def test_killed_at_any_step_there_is_one_message_and_one_charge(
         with monkeypatch.context() as now:
             now.setattr(vault_device, "RESTART", 0.1)
             assert ask(folder, 1, arrays, release) is None
-        assert child.wait(60) == -signal.SIGKILL
+        assert ended(child) == -signal.SIGKILL
     with Store(folder / STORE, toy_vault.KEY) as store:
         store.check()
         entries = [entry["status"] for entry in DeviceLedger(store).entries()]
@@ -120,9 +114,9 @@ def test_a_vault_that_is_killed_over_a_message_and_started_again_loses_no_round(
         with process(folder, "made") as child:
             agreed(folder, offer)
             answer = asking.submit(ask, folder, 1, arrays, release)
-            assert child.wait(60) == -signal.SIGKILL
+            assert ended(child) == -signal.SIGKILL
         with process(folder):
             owner = ready(folder)
-            assert answer.result(60) is not None
+            assert answer.result(LIMIT) is not None
             assert [row["status"] for row in owner.ledger()["entries"]] == ["committed"]
             owner.close()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import toy_patience
 from recording_proxy import RecordingProxy
+from toy_patience import LIMIT
 
 from commonground.client.keys import open_key
 from commonground.client.owner import OwnerClient
@@ -34,7 +35,7 @@ from commonground.study.signing import sign
 T = TypeVar("T")
 CLI = [sys.executable, "-m", "commonground.simulations.cli"]
 PASSPHRASE = "four words of nobody"
-PATIENCE = 150.0  # seconds for anything, on a machine that does other things
+PATIENCE = LIMIT  # seconds for anything, on a machine that does other things
 SMALL = ("data.pairs_per_person=8", "data.test_pairs=4", "evaluation.people=3", "evaluation.resamples=100")
 
 
@@ -71,15 +72,7 @@ def command(folder: Path, *words: str | Path) -> dict[str, Any]:
 
 def until(what: str, holds: Callable[[], object], patience: float = PATIENCE) -> None:
     """Wait until something holds; an error of a part that is just being started counts as no."""
-    end, last = time.monotonic() + patience, ""
-    while True:
-        try:
-            if holds():
-                return
-        except (CommonGroundError, OSError) as error:
-            last = str(error)
-        assert time.monotonic() < end, f"{what}: not within {patience:g} s {last}"
-        time.sleep(0.2)
+    toy_patience.until(holds, what, unless=(CommonGroundError, OSError), limit=max(patience, LIMIT))
 
 
 class Device:
@@ -124,7 +117,7 @@ class Device:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(30)
+                self._process.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 self.kill()
         self._process = None

@@ -11,7 +11,7 @@ from leak_scanner import Scanner
 from real_parts import Site, comparisons, texts
 from whole_study import secrets_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 
 def test_a_build_that_leaks_is_found(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import psutil
 import pytest
 from fleet_traffic import sealed_digests
 from real_parts import Device, Site, comparisons, kill_part, until
+from toy_patience import a_while
 
 from commonground.client.device_ledger import DeviceLedger
 from commonground.errors import CommonGroundError
@@ -87,7 +87,7 @@ def test_kills(case: str, tmp_path: Path) -> None:
             done = wait_for_round(site, done + 1)
             assert done, f"the study was over before kill {number}"
             instant = draw.uniform(0.0, WITHIN)
-            time.sleep(instant)
+            a_while(instant)
             seen.look(site)
             what = kill_server(site, draw) if victim == "server" else kill_of(site, victim, draw)
             print(f"kill {number}: {what}, {instant:.2f} s after round {done} began")

@@ -6,7 +6,7 @@ import pytest
 
 from commonground.simulations.bench.devices import measure
 
-pytestmark = [pytest.mark.slow, pytest.mark.night, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.night]
 
 
 def test_twenty_devices_answer_two_rounds_without_an_error() -> None:

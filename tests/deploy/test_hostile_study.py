@@ -36,7 +36,7 @@ from commonground.client.store import Store
 from commonground.client.vault_pb2_grpc import NodeStub
 from commonground.client.wire import to_tensors
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 ROUNDS, TASKS = 4, 10_000
 EVIL = "from pathlib import Path; Path({mark!r}).write_text('was here')\n"
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from capture_views import http_messages
 from recording_proxy import RecordingProxy, _authority, recording_proxy
+from toy_patience import LIMIT
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -66,7 +67,7 @@ def test_large_bodies_both_ways_at_once_arrive_whole_and_are_recorded(proxy: Rec
     def ask(body: bytes) -> None:
         with httpx.Client(verify=context) as client:
             for _ in range(3):  # one connection, kept
-                answer = client.post(f"https://{proxy.address}/echo", content=body, timeout=60).content
+                answer = client.post(f"https://{proxy.address}/echo", content=body, timeout=LIMIT).content
                 assert answer == hashlib.sha256(body).digest() + body[::-1]
 
     with ThreadPoolExecutor(6) as pool:
@@ -94,7 +95,7 @@ def test_a_front_door_of_another_authority_gets_nothing(tmp_path: Path) -> None:
     with echo(tmp_path / "door") as (address, _), recording_proxy(tmp_path, address, other) as proxy:
         context = ssl.create_default_context(cadata=proxy.ca)
         with httpx.Client(verify=context) as client, pytest.raises(httpx.HTTPError):
-            client.post(f"https://{proxy.address}/echo", content=b"secret", timeout=10)
+            client.post(f"https://{proxy.address}/echo", content=b"secret", timeout=LIMIT)
         assert proxy.recording.bytes == 0
 
 
@@ -106,4 +107,4 @@ def test_a_front_door_that_is_away_ends_the_connection(tmp_path: Path) -> None:
     with recording_proxy(tmp_path, nobody, _authority(tmp_path / "other")[0]) as proxy:
         context = ssl.create_default_context(cadata=proxy.ca)
         with httpx.Client(verify=context) as client, pytest.raises(httpx.HTTPError):
-            client.post(f"https://{proxy.address}/echo", content=b"secret", timeout=10)
+            client.post(f"https://{proxy.address}/echo", content=b"secret", timeout=LIMIT)

@@ -19,7 +19,7 @@ from commonground.client.guard import CONSTANTS
 from commonground.client.learner import Learner, understand
 from commonground.server.front_door import FLEET
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 ROUNDS = 5
 
 
@@ -29,6 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         yield found
 
 
+@pytest.mark.identity
 def test_the_shared_adapter_is_bit_for_bit_that_of_the_simulation(whole: Whole) -> None:
     deployed, simulated = whole.released(), whole.simulated()
     assert deployed.keys() == simulated.keys()

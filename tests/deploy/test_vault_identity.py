@@ -32,6 +32,7 @@ def own_comparisons(world: World, person: int) -> list[Any]:
     return [world.table[row] for tag in ("taste", "safety") for row in rows[tag]]
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize(
     ("trust", "changes"),
     [
@@ -51,6 +52,7 @@ def test_every_message_and_every_private_adapter_are_the_simulations(
     )
 
 
+@pytest.mark.identity
 @pytest.mark.slow
 def test_a_language_model_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(language_model, "load_base", lambda base: tiny_base())
@@ -61,6 +63,7 @@ def test_a_language_model_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     same(world, tmp_path)
 
 
+@pytest.mark.identity
 @pytest.mark.model
 @pytest.mark.slow
 def test_real_embeddings_too(tmp_path: Path) -> None:

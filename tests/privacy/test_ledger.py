@@ -4,12 +4,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_patience import LIMIT, until
 
 from commonground.errors import InputError, PrivacyError, StorageError
 from commonground.privacy.accounting import Charge, epsilon_composed, epsilon_gaussian
@@ -24,7 +24,7 @@ def open_ledger(folder: Path, run: str = "run", accountant: str = "gaussian") ->
 
 
 def cap_for(releases: int) -> tuple[float, float]:
-    """The cap that exactly `releases` charges of COST reach."""
+    """T    he cap that exactly `releases` charges of COST reach."""
     return epsilon_gaussian(math.sqrt(releases) / 2, DELTA), DELTA
 
 
@@ -197,11 +197,9 @@ def test_two_processes_cannot_both_take_the_last_unit(tmp_path: Path) -> None:
         )
         for me in ("a", "b")
     ]
-    limit = time.monotonic() + 60
-    while not all(Path(f"{path}{me}").exists() for me in ("a", "b")) and time.monotonic() < limit:
-        time.sleep(0.005)
+    until(lambda: all(Path(f"{path}{me}").exists() for me in ("a", "b")))
     Path(f"{path}go").touch()
-    answers = [racer.communicate(timeout=60) for racer in racers]
+    answers = [racer.communicate(timeout=LIMIT) for racer in racers]
     assert sorted(out.strip() for out, _ in answers) == ["refused", "won"], answers
     with open_ledger(tmp_path) as ledger:
         assert ledger.spent("ann") == (Charge(1.0, 2.0, 3),)

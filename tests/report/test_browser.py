@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from toy_browser import FLAGS, chromium
+from toy_patience import LIMIT
 
 from commonground.report.page import build_page
 
@@ -45,6 +46,7 @@ def test_it_opens_offline_without_errors_and_without_sideways_scrolling(
     browser: Any, page_path: Path, width: int, scheme: str
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    context.set_default_timeout(LIMIT * 1000)
     page = context.new_page()
     troubles: list[str] = []
     requests: list[str] = []
@@ -88,6 +90,7 @@ def test_colours_follow_the_scheme(browser: Any, page_path: Path) -> None:
     seen = []
     for scheme in ("light", "dark"):
         context = browser.new_context(color_scheme=scheme, offline=True)
+        context.set_default_timeout(LIMIT * 1000)
         page = context.new_page()
         page.goto(page_path.as_uri())
         page.wait_for_selector("#part1-curve-taste .main-svg")
@@ -98,6 +101,7 @@ def test_colours_follow_the_scheme(browser: Any, page_path: Path) -> None:
 
 def test_it_prints(browser: Any, page_path: Path, tmp_path: Path) -> None:
     context = browser.new_context(color_scheme="dark", offline=True)
+    context.set_default_timeout(LIMIT * 1000)
     page = context.new_page()
     page.goto(page_path.as_uri())
     page.wait_for_selector("#part1-taste .main-svg")

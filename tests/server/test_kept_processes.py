@@ -5,30 +5,27 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from toy_patience import all_gone, ended, until
 
 from commonground.server import processes
 from commonground.server.processes import Kept, end_all, identity, same_process
 from commonground.server.state import running
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(3600)"]
 DEAF = [
     sys.executable,
     "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); "
-    "time.sleep(60)",
+    "time.sleep(3600)",
 ]
 
 
 def until_dead(kept: Kept) -> None:
-    end = time.monotonic() + 20
-    while kept.alive:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: not kept.alive)
 
 
 def test_a_part_that_ends_is_started_again_after_a_growing_pause(
@@ -41,7 +38,7 @@ def test_a_part_that_ends_is_started_again_after_a_growing_pause(
     assert kept.look()
     for _ in range(8):
         assert kept.process is not None
-        kept.process.wait(30)
+        ended(kept.process)
         began = clock[0]
         while not kept.look():
             assert kept.words == "ended with exit code 3; starts again"
@@ -63,8 +60,7 @@ def test_signals_are_said_by_name_and_all_end_together(tmp_path: Path) -> None:
     until_dead(parts[0])
     assert not parts[0].look()
     assert parts[0].words == "ended with SIGKILL; starts again"
-    while "deaf" not in (tmp_path / "deaf.log").read_text():
-        time.sleep(0.02)
+    until(lambda: "deaf" in (tmp_path / "deaf.log").read_text(), alive=lambda: deaf.alive)
     pids = [part.pid for part in (parts[1], deaf)]
     end_all([*parts, deaf], 1.0)
     assert [part.pid for part in (*parts, deaf)] == [None] * 3
@@ -92,12 +88,9 @@ def test_a_process_is_known_again_whatever_the_clock_says_and_its_number_is_not_
     assert running(tmp_path) is None
     child.kill()
     path.write_text(words)
-    end = time.monotonic() + 20
-    while running(tmp_path) is not None:  # dead, though this process has not asked for its end
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: running(tmp_path) is None)  # dead, though this process has not asked for its end
     assert psutil.pid_exists(child.pid)
-    child.wait(20)
+    ended(child)
     assert running(tmp_path) is None
 
 
@@ -105,10 +98,10 @@ _PARENT = """
 import sys, time
 from pathlib import Path
 from commonground.server.processes import Kept
-kept = Kept("child", lambda: [sys.executable, "-c", "import time; time.sleep(60)"], Path(sys.argv[1]), {})
+kept = Kept("child", lambda: [sys.executable, "-c", "import time; time.sleep(3600)"], Path(sys.argv[1]), {})
 kept.start()
 print(kept.pid, flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -118,15 +111,13 @@ def test_a_part_ends_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
-    end = time.monotonic() + 20
-    while "sleep" not in " ".join(child.cmdline()) or len(child.cmdline()) != 3:  # the launcher is through
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(
+        lambda: "sleep" in " ".join(child.cmdline()) and len(child.cmdline()) == 3
+    )  # the launcher is through
     parent.kill()
-    parent.wait(20)
+    ended(parent)
     parent.stdout.close()
-    psutil.wait_procs([child], 20)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert all_gone([child.pid])
 
 
 def test_a_log_that_grows_too_large_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

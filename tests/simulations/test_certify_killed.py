@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import toy_certify
 import toy_world
 from toy_charter import signed_charter
+from toy_patience import ended, until
 
 from commonground.simulations.certify import two_policies
 from commonground.simulations.certify.run import CERTIFICATE, PAGE
@@ -38,11 +38,7 @@ def test_a_killed_certificate_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     charter = signed_charter(tmp_path / "charter")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     killed = start(charter, cut, 0.5)
-    end = time.monotonic() + 120
-    while not (kept := list((cut / "certify").glob("*.jsonl"))) or not kept[0].read_bytes():
-        assert time.monotonic() < end
-        assert killed.poll() is None
-        time.sleep(0.02)
+    kept = until(lambda: [f for f in (cut / "certify").glob("*.jsonl") if f.read_bytes()], alive=killed)
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     toy_certify.main(str(charter), str(whole), "0")
@@ -51,7 +47,7 @@ def test_a_killed_certificate_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     assert 0 < len(before) < len(entire.read_bytes())
     assert not (cut / CERTIFICATE).exists()
     assert not (cut / PAGE).exists()
-    assert start(charter, cut, 0).wait(120) == 0
+    assert ended(start(charter, cut, 0)) == 0
     assert kept[0].read_bytes() == entire.read_bytes()
     assert kept[0].read_bytes().startswith(before)
     assert numbers(cut) == numbers(whole)

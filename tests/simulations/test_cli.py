@@ -288,7 +288,7 @@ def test_the_demonstration_ends_as_its_parts_do(
 def test_stopped_parts_are_not_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM reaches the demonstration alone; it hands it on, and kills a part that will not end."""
     monkeypatch.setattr(parts, "GRACE", 0.2)
-    tame = "print('up', flush=True); import time; time.sleep(60)"
+    tame = "print('up', flush=True); import time; time.sleep(3600)"
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {tame}"
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in (deaf, tame)

@@ -9,11 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_patience import LIMIT, until
 from toy_runs import Kit
 from typer.testing import CliRunner
 
@@ -60,7 +60,7 @@ def tournament(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """Folder, what was said, and the envelope of a tournament that nothing has disturbed."""
     folder = tmp_path_factory.mktemp("compare") / "t"
     process = command(kit, *kit.overrides, *GRID, "--out", str(folder), "--workers", "2", "--format", "json")
-    out, said = process.communicate(timeout=280)
+    out, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, said
     return folder, said, json.loads(out)
 
@@ -145,16 +145,13 @@ def test_kill_9_and_resume_give_the_same_table(kit: Kit, tournament: Tournament,
     folder = tmp_path / "t"
     few = ("strategies=[fedavg,fedavgm,fedmedian]", *GRID[1:2], "privacy.shared.epsilon=[8]", *GRID[3:])
     process = command(kit, *kit.overrides, *few, "--out", str(folder), "--workers", "2")
-    deadline = time.monotonic() + 200
-    while len(list(folder.glob(f"{CELLS}/*/{RESULT}"))) < 2 and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: len(list(folder.glob(f"{CELLS}/*/{RESULT}"))) >= 2, alive=process)
     os.kill(process.pid, signal.SIGKILL)  # its workers are left to themselves
     process.communicate()
     kept = {file: file.stat().st_mtime_ns for file in folder.glob(f"{CELLS}/*/{RESULT}")}
     assert not (folder / TABLE).exists()
     again = command(kit, "--resume", str(folder), "--workers", "2")
-    said = again.communicate(timeout=280)[1]
+    said = again.communicate(timeout=LIMIT)[1]
     assert again.returncode == 0, said
     assert "cells done before" in said
     assert {file: file.stat().st_mtime_ns for file in kept} == kept

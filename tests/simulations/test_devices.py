@@ -145,6 +145,7 @@ def test_with_central_trust_the_device_adds_none(monkeypatch: pytest.MonkeyPatch
     assert bytes_of(one) == bytes_of(two)
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("variant", [{}, {"privacy__trust": "local"}, {"shared__batch": 1}])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_round_asked_for_again_is_answered_the_same(

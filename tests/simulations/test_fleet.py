@@ -81,7 +81,7 @@ def same_steps(left: np.ndarray, right: np.ndarray, step: float) -> None:
 @pytest.mark.parametrize(
     "variant", VARIANTS, ids=lambda v: ",".join(f"{k}={x}" for k, x in v.items()) or "plain"
 )
-@pytest.mark.parametrize("chunk", [1, 7, 64])
+@pytest.mark.parametrize("chunk", [1, pytest.param(7, marks=pytest.mark.identity), 64])
 def test_two_rounds_of_a_fleet_are_those_of_one_device_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
     stores: tuple[Store, FleetStore],
@@ -123,6 +123,7 @@ def test_two_rounds_of_a_fleet_are_those_of_one_device_at_a_time(
     assert (PrivateState.from_arrays(found[1]).steps > 0).all()
 
 
+@pytest.mark.identity
 def test_receipts_are_those_of_the_devices(
     monkeypatch: pytest.MonkeyPatch, stores: tuple[Store, FleetStore]
 ) -> None:
@@ -224,6 +225,7 @@ def test_one_bad_update_is_refused_and_the_others_are_not_held_up(monkeypatch: p
         seal_many(local, {spec.name: update}, round=3)
 
 
+@pytest.mark.identity
 def test_clipping_together_is_clipping_one_by_one() -> None:
     updates = {"a": 3 * normal((6, 4, 2), 1, "a").numpy(), "b": 3 * normal((6, 5), 1, "b").numpy()}
     updates["a"][1, 0, 0], updates["b"][4, 0] = np.nan, np.inf
@@ -299,7 +301,15 @@ simulate(read_settings(None, sys.argv[4:]), Path(sys.argv[1]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "call"), [("train", 1), ("train", 2), ("train_private", 2), ("train", 5)])
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        ("train", 1),
+        pytest.param("train", 2, marks=pytest.mark.identity),
+        ("train_private", 2),
+        ("train", 5),
+    ],
+)
 def test_a_killed_fleet_resumes_to_the_same_bytes(kit: Kit, tmp_path: Path, kind: str, call: int) -> None:
     """Killed after the cohort was trained and its states were written, before the round was saved."""
     plain = kit(tmp_path / "plain", "runtime=fleet")

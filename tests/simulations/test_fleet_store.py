@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -383,11 +382,9 @@ def test_refused_receipts_are_not_kept(store: FleetStore) -> None:
 
 
 def test_people_never_drawn_cost_nothing(tmp_path: Path) -> None:
-    began = time.perf_counter()
     store = FleetStore(tmp_path / "fleet", 1_000_000, "run")
     people = np.linspace(0, 999_999, 10, dtype=np.int64)
     store.write_many("private", people.tolist(), 1, version(people.tolist(), 1))
-    assert time.perf_counter() - began < 2
     told = (store.folder / "private.slots").stat()
     assert told.st_size == 1_000_000 * 2 * SLOT
     assert told.st_blocks * 512 <= 10 * 2 * 4096

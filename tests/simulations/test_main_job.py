@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_patience import until
 
 from commonground.errors import ConfigError, RunFolderError
 from commonground.privacy.ledger import Ledger
@@ -156,11 +156,7 @@ def test_kill_9_and_resume_is_an_uninterrupted_run(lines: int, tmp_path: Path) -
         env=dict(os.environ),
     )
     events = out / "events.jsonl"
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if events.is_file() and len(events.read_text().splitlines()) >= lines:
-            break
-        time.sleep(0.005)
+    until(lambda: events.is_file() and len(events.read_text().splitlines()) >= lines, alive=process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "result.json").exists()

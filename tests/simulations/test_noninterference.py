@@ -8,7 +8,6 @@ the same changes do show, so that the comparison is known to be able to fail.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import torch
 import toy_world
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from toy_patience import a_while
 
 from commonground.client.app import app
 from commonground.client.devices import OPENERS
@@ -165,7 +165,7 @@ def test_a_private_phase_that_breaks_changes_nothing_that_leaves(
             raise SystemExit("person 3 likes purple dragons")
         state = honest(*args, **kwargs)
         if what == "stall":
-            time.sleep(0.02)
+            a_while(0.02)
             return state
         return replace(state, adapter={k: v * float("nan") for k, v in state.adapter.items()})
 

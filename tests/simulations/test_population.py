@@ -2,7 +2,6 @@
 
 import functools
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,12 +36,8 @@ def of(comparisons: Sequence[Comparison], person: str) -> list[Comparison]:
     return [comparison for comparison in comparisons if comparison.person == person]
 
 
-def test_a_thousand_people_take_seconds() -> None:
-    """About 2 s of one core; the bound only catches a change of order."""
-    run(2)  # reads the files
-    start = time.process_time()
+def test_a_thousand_people() -> None:
     population = run(1000)
-    assert time.process_time() - start < 8
     assert len(population.train) == 1000 * (40 + 10)
     assert len(population.test) == 1000 * (60 + 10)
 

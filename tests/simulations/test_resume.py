@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import toy_killed
+from toy_patience import LIMIT
 from toy_runs import Kit
 from typer.testing import CliRunner
 
@@ -126,7 +127,7 @@ def test_signals_stop_the_command_and_it_says_how_to_go_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = threading.Timer(120, process.kill)  # a run that says nothing must not hang the tests
+    deadline = threading.Timer(LIMIT, process.kill)  # a run that says nothing must not hang the tests
     deadline.start()
     assert process.stderr is not None
     assert any("shared rounds: 1 of 500" in line for line in process.stderr)

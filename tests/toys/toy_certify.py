@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import toy_world
 from toy_models import tiny_llama, tiny_tokenizer
+from toy_patience import a_while
 
 from commonground.language_model import LanguageModel
 from commonground.simulations.certify import two_policies
@@ -21,7 +21,7 @@ def main(charter: str, out: str, seconds: str) -> None:
         LanguageModel(tiny_llama(seed), tiny_tokenizer(), str(seed) * 64, f"model {seed}") for seed in (0, 1)
     )
     asked = Asked(charter=Path(charter), tokens=4, probes=26)
-    two_policies.certify_two(shared, personal, Path(out), asked, lambda *_: time.sleep(float(seconds)))
+    two_policies.certify_two(shared, personal, Path(out), asked, lambda *_: a_while(float(seconds)))
 
 
 if __name__ == "__main__":

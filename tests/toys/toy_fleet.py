@@ -27,6 +27,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from toy_patience import LIMIT, a_while
 
 from commonground.study.enrolment import enrolment_request
 from commonground.study.invitation import Invitation
@@ -47,7 +48,7 @@ class LightDevice:
         ca = invitation.ca.encode()
         context = httpx.create_ssl_context()
         context.load_verify_locations(cadata=invitation.ca)
-        self.web = httpx.Client(base_url=f"https://{invitation.address}", verify=context, timeout=30)
+        self.web = httpx.Client(base_url=f"https://{invitation.address}", verify=context, timeout=LIMIT)
         node_auth = NodeAuthHttpInterceptor(self.key, self.key.public_key())
         version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
         self.fleet = FleetHttpClient.from_server_address(invitation.address, False, ca, [version, node_auth])
@@ -93,7 +94,7 @@ class LightDevice:
                     return None  # of a run that has ended
                 if part.object_available:  # a message is named before all of it is there
                     contents[name] = part.object_content
-            time.sleep(PAUSE if len(contents) < len(names) else 0)
+            a_while(PAUSE if len(contents) < len(names) else 0)
         message = inflate_object_from_contents(head.metadata.message_id, contents)
         message.metadata.__dict__["_message_id"] = head.metadata.message_id
         assert isinstance(message, Message)
@@ -182,5 +183,5 @@ class Loop:
     def end(self) -> None:
         """Stop it."""
         self.stop.set()
-        self._thread.join(60)
+        self._thread.join(LIMIT)
         assert not self._thread.is_alive()

@@ -11,11 +11,11 @@ import os
 import signal
 import struct
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+from toy_patience import a_while
 
 from commonground.simulations.fleet_store import FleetStore
 from commonground.simulations.slots import Layout
@@ -75,7 +75,7 @@ def main(folder: Path, kills: int) -> dict[str, int]:
         os.close(writing)
         if kill % 4:  # every fourth may fall while the store is being opened or made
             os.read(reading, 8)
-        time.sleep(draws.uniform(0, 0.06))
+        a_while(draws.uniform(0, 0.06))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reading, "rb") as pipe:

@@ -6,12 +6,12 @@ Before each it says that it is ready by a file and waits for another; what came 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from toy_patience import a_while, until
 from toy_store import bytes_of, cap_for, local_terms, noisy, open_store, upload
 
 from commonground.client.database import Database
@@ -27,7 +27,7 @@ class Slow(Database):
         """As in `Database`."""
         with super().transaction() as run:
             yield run
-            time.sleep(0.2)
+            a_while(0.2)
 
 
 def main() -> None:
@@ -41,8 +41,7 @@ def main() -> None:
     ledger.epsilon(1e-3)  # everything is imported before the start
     for race, version in (("same", 2), ("last", 3 + (name == "b"))):
         (folder / f"{race}-{name}").touch()
-        while not (folder / f"{race}-go").exists():
-            time.sleep(0.001)
+        until((folder / f"{race}-go").exists)
         try:
             found = ledger.once(upload(version), terms, cap, noisy(version))
             print("sent", bytes_of(found.message).hex())

@@ -13,7 +13,6 @@ import io
 import os
 import socket
 import threading
-import time
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -36,6 +35,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeState, NodeStateFactory
+from toy_patience import joined, until
 
 SECRET = b"a secret of this machine"
 RUN, NODE, TASK = 7, 42, 1
@@ -89,21 +89,15 @@ class Node:
                 store.put(name, thing.deflate())
         return str(message.metadata.message_id)
 
-    def reply(self, timeout: float = 20.0) -> Message:
+    def reply(self) -> Message:
         """The next reply, whole, as the node would send it on."""
-        end = time.monotonic() + timeout
-        while not (found := self.state.get_messages_legacy(is_reply=True)):
-            assert time.monotonic() < end, "no reply"
-            time.sleep(0.02)
-        (head,) = found
+        (head,) = until(lambda: self.state.get_messages_legacy(is_reply=True), "a reply")
         store = self.state.object_store
         tree = store.get_object_tree(head.metadata.message_id)
         parts = {}
         for node in iterate_object_tree(tree):
-            while not (content := store.get(node.object_id)):
-                assert time.monotonic() < end, "a part of the reply did not come"
-                time.sleep(0.02)
-            parts[node.object_id] = content
+            name = node.object_id
+            parts[name] = until(lambda name=name: store.get(name), "a part of the reply")  # type: ignore[misc]
         message = inflate_object_from_contents(tree.object_id, parts)
         assert isinstance(message, Message)
         assert message.metadata.reply_to_message_id
@@ -131,14 +125,12 @@ def running_node(content: bytes | None = None, secret: bytes | None = SECRET) ->
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
         thread = threading.Thread(target=server.run, args=([place],), daemon=True)
         thread.start()
-        while not server.started:
-            assert thread.is_alive(), "the Runtime API did not start"
-            time.sleep(0.02)
+        until(lambda: server.started, "the Runtime API", alive=thread)
         try:
             yield Node(f"127.0.0.1:{place.getsockname()[1]}", factory.state(), content or bundle())
         finally:
             server.should_exit = True
-            thread.join(10)
+            joined(thread)
             TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = TASK, TASK, TASK
 
 

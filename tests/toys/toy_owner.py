@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from toy_patience import a_while
 
 from commonground.client.pieces import Piece
 from commonground.errors import DataError, InputError, TrustError
@@ -177,7 +177,7 @@ class ToyOwner:
             return
         text = "The same words." if "same" in prompt else HOSTILE if which == "personal" else SHARED
         for start in range(0, len(text), 24):
-            time.sleep(0.25 if "slowly" in prompt else 0.01)
+            a_while(0.25 if "slowly" in prompt else 0.01)
             yield Piece(text[start : start + 24], which, "sensitive" if "risk" in prompt else "free")
             if "break" in prompt:
                 raise InputError("the vault does not answer", hint="start it: commonground device up")

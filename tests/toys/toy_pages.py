@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
 from toy_browser import FLAGS, chromium
+from toy_patience import LIMIT
 
-WAIT = 20.0  # seconds for a process to say its link, or to end
+WAIT = LIMIT  # seconds for a process to say its link, or to end, and for a page to show something
 PHONE = {"width": 375, "height": 812}
 DESK = {"width": 1200, "height": 900}
 
@@ -100,8 +101,8 @@ class Watched:
         self.requests: list[str] = []
         self.troubles: list[str] = []
         self.context.on("request", lambda request: self.requests.append(request.url))
+        self.context.set_default_timeout(WAIT * 1000)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(WAIT * 1000)
         self.page.on("websocket", lambda socket: self.requests.append(socket.url))
         self.page.on("console", lambda message: self.troubles.append(message.text))
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))

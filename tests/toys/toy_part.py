@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
+
+from toy_patience import a_while
 
 
 def main(file: Path, words: list[str]) -> None:
@@ -32,7 +33,7 @@ def main(file: Path, words: list[str]) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif name == "stay":
             while True:
-                time.sleep(0.05)
+                a_while(3600)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from toy_node import environment
+from toy_patience import LIMIT, until
 
 from commonground.client.profile import Profile
 from commonground.server.certificates import make_certificates
@@ -96,18 +96,14 @@ class SuperLink:
                 env=environment(FLWR_HOME=str(at / "home"), FLWR_TELEMETRY_ENABLED="0")
                 | {"FLWR_DISABLE_UPDATE_CHECK": "1"},
             )
-        end = time.monotonic() + 60
-        while not listens(self._port):
-            assert self._process.poll() is None, (at / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: listens(self._port), (at / "log").read_text, alive=self._process)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it."""
         if self._process is not None:
             self._process.send_signal(number)
             try:
-                self._process.wait(15)
+                self._process.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -134,18 +130,11 @@ class SuperLink:
         with self.control() as control:
             return control.register(key.public_key())
 
-    def wait_for(self, node: int, online: bool = True, seconds: float = 100.0) -> None:
+    def wait_for(self, node: int, online: bool = True) -> None:
         """Wait until a node is online, or no longer."""
-        end = time.monotonic() + seconds
+        what = f"node {node} {'online' if online else 'offline'}"
         with self.control() as control:
-            while True:
-                try:
-                    if (node in control.online()) is online:
-                        return
-                except SuperLinkError:
-                    pass
-                assert time.monotonic() < end, f"node {node} is not {'online' if online else 'offline'}"
-                time.sleep(0.5)
+            until(lambda: (node in control.online()) is online, what, unless=(SuperLinkError,))
 
     @contextmanager
     def run(self, content: bytes) -> Iterator[Run]:
@@ -156,13 +145,9 @@ class SuperLink:
             master_secret=self._secret, protected_methods=["/flwr.proto.Runtime/AcquireTask"]
         )
         client = RuntimeHttpClient.from_server_address(self.address, False, self.ca, [signed])
-        end, token = time.monotonic() + 20, ""
+        asked = AcquireTaskRequest(supported_task_types={TaskType.SERVER_APP})
         try:
-            while not token:
-                assert time.monotonic() < end
-                asked = AcquireTaskRequest(supported_task_types={TaskType.SERVER_APP})
-                token = client.AcquireTask(asked).token
-                time.sleep(0.1)
+            token = until(lambda: client.AcquireTask(asked).token, "a task of the run")
         finally:
             client.close()
         found = Run(self, token)

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import toy_profile
+from toy_patience import until
 from toy_world import tiny_config
 
 from commonground.client import services, vault, vault_device
@@ -161,11 +161,11 @@ def process(folder: Path, step: str = "", seed: str = "") -> Iterator[subprocess
     with (folder / "vault.log").open("ab") as log:
         child = subprocess.Popen([sys.executable, __file__, str(folder), step, seed], stdout=log, stderr=log)
     try:
-        until = time.monotonic() + 90
-        while not (run / TOKEN).exists() or not (socket_folder(folder) / NODE).exists():
-            assert child.poll() is None, (folder / "vault.log").read_text()[-2000:]
-            assert time.monotonic() < until, "the vault does not come up"
-            time.sleep(0.05)
+        until(
+            lambda: (run / TOKEN).exists() and (socket_folder(folder) / NODE).exists(),
+            lambda: (folder / "vault.log").read_text()[-2000:],
+            alive=child,
+        )
         yield child
     finally:
         child.kill()

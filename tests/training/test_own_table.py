@@ -49,6 +49,7 @@ def scores(model: PreferenceModel, rows: list[int]) -> bytes:
     return b"".join(side.numpy().tobytes() for side in found)
 
 
+@pytest.mark.identity
 def test_laid_over_a_table_it_is_the_model_made_for_it(config: Config) -> None:
     table = OwnTable(config)
     assert table.public.public_digests() == build_model(config, TABLE).public_digests()

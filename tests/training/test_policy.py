@@ -254,6 +254,7 @@ def test_people_are_independent_and_a_leading_one_is_broadcast() -> None:
         torch.testing.assert_close(model.scores(one, shared, alone)[0][0], scores[0][p])
 
 
+@pytest.mark.identity
 def test_evicted_trunks_change_no_bit_and_neither_does_the_order() -> None:
     """A resumed run reads texts in another order than an uninterrupted one; its results are the same."""
     kept, evicted, other_order = build(), build(cache_bytes=0), build()

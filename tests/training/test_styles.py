@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from toy_models import tiny_base, tiny_gpt2
+from toy_patience import LIMIT
 
 from commonground.comparisons import Comparison
 from commonground.data.splits import normalise
@@ -91,6 +92,7 @@ def test_each_style_is_trained_on_its_own_comparisons(monkeypatch: pytest.Monkey
     assert len({comparison.prompt for comparison in own}) == 24  # every public prompt once
 
 
+@pytest.mark.identity
 def test_styles_are_the_same_bits_each_time_and_in_any_order(cache: Path) -> None:
     first = made()
     for file in kept(cache):
@@ -200,9 +202,9 @@ def test_two_processes_at_once_get_the_same_and_leave_one_of_each(cache: Path) -
     both = [context.Process(target=other_process, args=(str(cache), ready, out)) for _ in range(2)]
     for process in both:
         process.start()
-    found = [out.get(timeout=60) for _ in both]
+    found = [out.get(timeout=LIMIT) for _ in both]
     for process in both:
-        process.join(60)
+        process.join(LIMIT)
         assert process.exitcode == 0
     for style, one in found[0].items():
         assert all((value == found[1][style][name]).all() for name, value in one.items())

@@ -170,6 +170,7 @@ PLANS = {
 }
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("name", PLANS)
 def test_steps_cut_into_visits_are_the_same_steps(name: str) -> None:
     model, people, plan = uneven_model(), uneven(), PLANS[name]

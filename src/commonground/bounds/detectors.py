@@ -22,6 +22,7 @@ import numpy as np
 from commonground.data.labelled_answers import labelled_answers
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.errors import DataError, ModelError
+from commonground.exact import exact_sums
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 STRENGTH = 10.0  # inverse ridge of the head; unit rows need a light one
@@ -109,7 +110,7 @@ class Head:
         flat = [part for own in parts for part in own]
         asked = [p[-SPAN:] for p, own in zip(prompts, parts, strict=True) for _ in own]
         table = features(self._embed, flat, None) if answers is None else features(self._embed, asked, flat)
-        scores = 1 / (1 + np.exp(-np.clip(table @ self._weights + self._bias, -700, 700)))
+        scores = 1 / (1 + np.exp(-np.clip(exact_sums(table, self._weights) + self._bias, -700, 700)))
         ends = np.cumsum([len(own) for own in parts])[:-1]
         return [float(own.max()) for own in np.split(scores, ends)]
 

@@ -25,6 +25,7 @@ from commonground.bounds.probes import Probe
 from commonground.bounds.tiers import TIERS, Placement
 from commonground.data.starter import starter_texts
 from commonground.errors import InputError, ModelError, TrustError
+from commonground.exact import exact_product
 
 # a constraint's refusal fits a prompt whose mean cosine to its three nearest known prompts is at least NEAR,
 # and leads the next constraint's by LEAD
@@ -86,7 +87,8 @@ class Refusals:
     def __call__(self, prompt: str) -> str:
         """A public constant."""
         mine = np.asarray(self._embed([prompt]))[0]
-        near = {c: float(np.sort(known @ mine)[-NEAREST:].mean()) for c, known in self._known.items()}
+        likeness = {c: np.sort(exact_product(known, mine)) for c, known in self._known.items()}
+        near = {c: float(values[-NEAREST:].mean()) for c, values in likeness.items()}
         order = sorted(near, key=lambda c: -near[c])
         if not order or near[order[0]] < NEAR:
             return self._general

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from commonground.comparisons import Tag
 from commonground.data.starter import STYLES, safety_pairs, taste_prompts
 from commonground.evaluation.logistic import curvature_bound, fit
+from commonground.exact import exact_sums
 
 RIDGE = 0.3  # chosen by leaving out every fifth prompt of each kind; see tests/training/test_harm.py
 SURE = 0.35  # proposed as safety from this probability on
@@ -33,7 +34,7 @@ class HarmClassifier:
 
     def probability(self, rows: np.ndarray) -> np.ndarray:
         """(n,) probability that comparisons with these features (n, 2 D + 1) are about harm."""
-        return np.asarray(expit(rows @ self.weights))
+        return np.asarray(expit(exact_sums(rows, self.weights)))
 
     def propose(self, rows: np.ndarray) -> list[Tag]:
         """The tag to propose for each."""

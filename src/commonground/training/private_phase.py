@@ -50,8 +50,8 @@ class PrivateState:
         for key, value in arrays.items():
             if key != "steps":
                 part, name = key.split("/", 1)
-                parts[part][name] = torch.from_numpy(np.array(value))
-        return cls(**parts, steps=torch.from_numpy(np.array(arrays["steps"])))
+                parts[part][name] = torch.tensor(value)  # in torch's own memory, which is aligned
+        return cls(**parts, steps=torch.tensor(arrays["steps"]))
 
     @classmethod
     def stack(cls, states: Sequence[PrivateState]) -> PrivateState:

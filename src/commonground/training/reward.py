@@ -143,7 +143,7 @@ class RewardModel:
                 draws = generator(seed, "public", "A", tag).standard_normal((size, rank))
                 rows = np.ascontiguousarray(np.linalg.qr(draws)[0].T, np.float32)
                 name = f"shared.{tag}.A"
-                self._first[name] = torch.from_numpy(close_part(parts, f"{START}{name}", rows))
+                self._first[name] = torch.tensor(close_part(parts, f"{START}{name}", rows))
                 self._first[f"shared.{tag}.u"] = torch.zeros(rank)
             else:
                 self._first[f"shared.{tag}.u"] = torch.zeros(size)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from commonground.adapter_forms import Lora
 from commonground.adapter_targets import find_targets
 from commonground.adapters import PRIVATE
+from commonground.arithmetic import arithmetic, one_thread
 from commonground.cache import VARIABLE, cache_folder
 from commonground.comparisons import Comparison
 from commonground.data.starter import STYLES, TastePrompt, taste_prompts
@@ -122,7 +122,7 @@ def given_styles(
     """
     spec = Lora(PRIVATE, find_targets(base.model, layers), rank, SEED).spec()
     return {
-        style: {n: torch.from_numpy(part(parts, f"{PREFIX}{style}/{n}", shape)) for n, shape in spec.items()}
+        style: {n: torch.tensor(part(parts, f"{PREFIX}{style}/{n}", shape)) for n, shape in spec.items()}
         for style in names
     }
 
@@ -193,7 +193,7 @@ def train_style(model: PolicyModel, name: str, recipe: StyleRecipe) -> Tensors:
     moments = optimiser.init("adam", adapter)
     loss, settings = get_loss("dpo"), LossSettings(beta=recipe.beta, sft=recipe.sft)
     order = draws.permutation(prompts)
-    with _one_thread():
+    with one_thread():
         for step in range(recipe.steps):
             row = first + int(order[step % prompts]) * others + int(draws.integers(others))
             index = torch.tensor([[row]])
@@ -209,7 +209,7 @@ def train_style(model: PolicyModel, name: str, recipe: StyleRecipe) -> Tensors:
 
 def _key(base: LanguageModel, layers: int, rank: int, recipe: StyleRecipe) -> str:
     """SHA-256 of all that the adapters are made from."""
-    digest = hashlib.sha256(f"{base.digest}\0{layers}\0{rank}\0{recipe!r}\0{SEED}".encode())
+    digest = hashlib.sha256(f"{base.digest}\0{layers}\0{rank}\0{recipe!r}\0{SEED}\0{arithmetic()}".encode())
     for comparison in _comparisons():
         digest.update(repr(comparison).encode())
     return digest.hexdigest()
@@ -250,14 +250,3 @@ def _write(file: Path, key: str, tensors: Tensors) -> None:
         except BaseException:
             Path(work.name).unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Several threads add in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
