@@ -1,7 +1,7 @@
 """No test waits a fixed time for another process or thread, and no test times itself.
 
-The class of fault: a limit that a quiet machine keeps to and a busy one does not (`a vault that is killed`, 60 s;
-`kill -9 and lost shards`). All waiting goes through `toy_patience`.
+The class of fault: a limit that a quiet machine keeps to and a busy one does not, such as 60 s for a vault
+that was killed. All waiting goes through `toy_patience`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ENOUGH = 600  # a number of seconds from here on is patience
 WAITS = {
     "run", "check_output", "check_call", "communicate", "wait", "join", "get", "post", "request", "stream",
     "result", "wait_procs", "settimeout", "Client", "AsyncClient", "create_connection", "HTTPSConnection",
-    "HTTPConnection", "wait_for", "wait_for_function", "wait_for_selector", "wait_for_url", "wait_for_timeout",
-    "set_default_timeout", "set_default_navigation_timeout", "expect_download", "click", "goto", "urlopen",
+    "HTTPConnection", "wait_for", "wait_for_function", "wait_for_selector", "wait_for_url", "urlopen",
+    "wait_for_timeout", "set_default_timeout", "set_default_navigation_timeout", "expect_download", "click",
 }  # fmt: skip
 FIRST = {"wait", "join", "result", "settimeout", "wait_for_timeout", "set_default_timeout"}
 CLOCKS = {"monotonic", "perf_counter", "process_time"}
@@ -54,7 +54,7 @@ def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "a time limit of its own"
         elif isinstance(node, ast.Call):
             name = name_of(node)
-            if name == "sleep":
+            if ast.unparse(node.func) in ("sleep", "time.sleep"):
                 yield node.lineno, "sleep; `until` waits for something, `a_while` for nothing"
             given = [k.value for k in node.keywords if k.arg == "timeout"] if name in WAITS else []
             given += node.args[:1] if name in FIRST else []

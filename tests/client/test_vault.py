@@ -19,6 +19,7 @@ import pytest
 import toy_profile
 import toy_vault
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from toy_patience import LIMIT
 from toy_vault import Arrays, Vault, bytes_of, running
 from toy_world import HashEncoder
 
@@ -280,19 +281,19 @@ def test_an_answer_does_not_wait_for_what_its_person_does(
 
     def held(self: Learner, *given: Any) -> Any:
         begun.set()
-        assert over.wait(100)
+        assert over.wait(LIMIT)
         return whole(self, *given)
 
     monkeypatch.setattr(Learner, "private", held)
     fitting = threading.Thread(target=box.owner.refit)
     fitting.start()
     try:
-        assert begun.wait(100)
+        assert begun.wait(LIMIT)
         assert box.shared(2)  # while it is held, however long that is
         assert not over.is_set()
     finally:
         over.set()
-        fitting.join(100)
+        fitting.join(LIMIT)
     assert box.owner.status()["private"]["version"] > 0
 
 
