@@ -169,15 +169,21 @@ def compare(
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
     out: Annotated[Path | None, typer.Option("--out", help="The page; default DIR/report.html.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Only what an epsilon covers: result.public.json, public.html.")
+    ] = False,
     format: Format = "text",
 ) -> None:
     """Rebuild the page of a run from its `result.json`; several runs make one page.
+
+    The page is not for publishing: it shows what only a simulation can see. `--publish` makes one that is.
 
     Example: `commonground report runs/first`
     """
 
     def work(output: Output) -> dict[str, Any]:
         from commonground.report.page import build_page
+        from commonground.report.public import write_public
         from commonground.simulations.folder import REPORT, RESULT, RunFolder
 
         parts = []
@@ -186,8 +192,17 @@ def report(
             if result is None:
                 raise RunFolderError(f"{folder} holds no finished run: there is no {RESULT}")
             parts.append((folder.name if len(folders) > 1 else "", result))
+        if publish and len(parts) > 1:
+            raise InputError(
+                f"--publish takes one run, not {len(parts)}: runs on the same people cost all their epsilons "
+                "together, and noise of one seed cancels between them"
+            )
         page = out or folders[0] / REPORT
         try:
+            if publish:
+                file, page = write_public(parts[0][1], folders[0], out)
+                output.show(f"data: {file}", f"page: {page}")
+                return {"result": str(file), "report": str(page)}
             build_page(parts, page)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             names = ", ".join(str(folder / RESULT) for folder in folders)

@@ -17,6 +17,7 @@ from commonground.errors import ConfigError, InterruptedRunError, RunFolderError
 from commonground.files import write_atomically
 from commonground.mishaps import storage_errors
 from commonground.own_code import FLAG
+from commonground.report.public import PUBLIC
 from commonground.settings import config_from, load_config, read_values, refused_code, to_yaml
 
 CONFIG, EVENTS, RESULT, REPORT, LOCK = "config.yaml", "events.jsonl", "result.json", "report.html", ".lock"
@@ -171,7 +172,7 @@ class RunFolder:
         """Remove the half files of a run that was killed while it wrote one, and no other file."""
         if self.path.is_symlink() or self.state.is_symlink():
             return
-        named = [self.path / f"{name}.part" for name in (CONFIG, EVENTS, RESULT)]
+        named = [self.path / f"{name}.part" for name in (CONFIG, EVENTS, RESULT, PUBLIC)]
         for file in (*named, *self.path.glob(f".{REPORT}.*.part"), *self.state.glob("**/*.part")):
             if file.is_file() or file.is_symlink():
                 file.unlink(missing_ok=True)

@@ -25,13 +25,14 @@ from commonground.evaluation.accuracy import (
 from commonground.evaluation.erased import erased
 from commonground.evaluation.format_probe import format_probe
 from commonground.evaluation.welfare import welfare
+from commonground.marking import marked
 from commonground.privacy.statement import refuse_if_unaccounted, statement
 from commonground.randomness import generator
 from commonground.settings import to_dict
 from commonground.simulations.attacks.outcome import attack_outcome, baseline_outcome
+from commonground.simulations.egress import egress
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.stages import central_people
-from commonground.simulations.stores import open_store
 from commonground.simulations.world import World
 from commonground.simulations.writing import save_adapters, write_samples
 from commonground.strategies.safety_gate import ACTIONS
@@ -43,7 +44,11 @@ if TYPE_CHECKING:
 
 PACKAGES = ("commonground", "flwr", "torch", "peft", "opacus", "transformers", "numpy")
 ORDER = ("base", "pooled", "pooled_central", "local", "shared", "personal", "sft")
-RECEIPTS = 10
+SEEN = frozenset({  # computed from people's data without noise, or from the machine's clock
+    "seconds", "peak_memory_mb", "policies", "paired", "format_probe", "erased", "per_person",
+    "per_person_safety", "welfare", "minority", "data", "truth", "private_bounds", "attack", "writing",
+    "charter",
+})  # fmt: skip
 ERASED_PEOPLE = 1000  # held in memory in float64, with features of every direction
 
 
@@ -99,13 +104,12 @@ def assemble(
         "versions": _versions(),
         "seconds": round(time.monotonic() - began, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "simulation_only": True,
         "policies": tables,
         "paired": paired(accuracies, rng=rng("paired"), minority=view.minority, resamples=resamples),
         "format_probe": world.common.once("format", lambda: _format(world, rng("format"), resamples)),
         "erased": world.common.once("erased", lambda: _erased(world, rng("erased"), resamples)),
         "privacy": claims,
-        "egress": _egress(world, trained, folder.state),
+        "egress": egress(world, trained, folder.state),
         "curves": {
             arm: [event for event in trained.events if event["arm"] == arm] for arm in ("shared", "pooled")
         },
@@ -123,7 +127,7 @@ def assemble(
     if trained.bounds:
         result["private_bounds"] = trained.bounds
     if world.config.gate.enabled:
-        result["gate"] = _gate(trained.events)
+        result["gate"] = _gate(trained.events, bool(np.isfinite(world.claim.epsilon)))
     if world.attack is not None:
         result["attack"] = attack_outcome(world, found, policies)
     elif baseline := baseline_outcome(world, policies):
@@ -131,7 +135,7 @@ def assemble(
     if world.models["shared"].kind == "policy":
         result["writing"] = write_samples(world, policies, shown=shown or ())
         save_adapters(world, policies, folder.path / "adapters")
-    return result
+    return marked(result, SEEN)
 
 
 class _View:
@@ -212,44 +216,18 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
             "clip": config.privacy.private.clip if world.private_claim.noise_multiplier else None,
             "numbers": int(sum(np.prod(s) for s in world.models["shared"].private_spec().values())),
         },
-        "simulation_only": [
-            "accuracies and everything computed from them",
-            "texts shown",
-            "noise drawn from the run's seed",
-        ],
     }
 
 
-def _gate(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """How often the safety gate did what, and what it found last, arm by arm."""
+def _gate(events: list[dict[str, Any]], noised: bool) -> dict[str, Any]:
+    """How often the safety gate did what, and what it found last, arm by arm; it reads released adapters."""
     found: dict[str, Any] = {}
     for event in events:
         if (decision := event.get("gate")) is not None:
             own = found.setdefault(event["arm"], dict.fromkeys(ACTIONS, 0))
             own[decision["action"]] += 1
             own["last"] = {"round": event["round"], **decision}
-    return found
-
-
-def _egress(world: World, trained: Trained, state: Path) -> dict[str, Any]:
-    store = open_store(world.config, state, world.people)
-    try:
-        messages, size = store.totals("shared")
-        receipts = store.receipts("shared", RECEIPTS)
-    finally:
-        store.close()
-    private = set(world.models["shared"].private_spec())
-    names = [spec.name for spec in world.manifests["shared"].sent]
-    outcome = trained.outcomes["shared"]
-    return {
-        "messages": messages,
-        "bytes": size,
-        "tensors": names,
-        "private_tensors": sum(name in private for name in names),
-        "refused": outcome.counts["refused"],
-        "manifest": world.manifests["shared"].to_dict() | {"digest": world.manifests["shared"].digest},
-        "receipts": receipts,
-    }
+    return marked(found, {arm for arm in found if arm != "shared" or not noised})
 
 
 def _format(world: World, rng: np.random.Generator, resamples: int) -> dict[str, Any]:

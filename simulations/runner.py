@@ -15,11 +15,13 @@ from commonground.cache import cache_folder
 from commonground.config import Config
 from commonground.errors import CommonGroundError, RunFolderError, StorageError
 from commonground.files import write_atomically
+from commonground.marking import marked
 from commonground.mishaps import storage_errors
 from commonground.own_code import environment_of_code
 from commonground.randomness import generator
 from commonground.recipe import resolve
 from commonground.report.page import build_page
+from commonground.report.public import PUBLIC, write_public_result
 from commonground.server.job import Job
 from commonground.server.rounds import Outcome, RoundEvent, load_outcome
 from commonground.simulations import world as worlds
@@ -32,7 +34,7 @@ from commonground.simulations.measure import Policy, margins
 from commonground.simulations.mishaps import device_log, resumable
 from commonground.simulations.noise_root import make_noise_root
 from commonground.simulations.private_bounds import held, hold_back, outcome, reward_limit
-from commonground.simulations.result import assemble
+from commonground.simulations.result import SEEN, assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
 from commonground.simulations.shards import refuse_unready
 from commonground.simulations.stages import (
@@ -126,12 +128,15 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
         result = assemble(world, trained, folder, began, None if shown is None else shown.everyday)
         if stack is not None and shown is not None:
             result["charter"] = charter_part(world, shown, stack, result["writing"])
+            result = marked(result, SEEN)
         # The page first: where there is a result.json, everything is there.
         build_page([("", result)], out / REPORT)
         try:
+            write_public_result(result, out)
             folder.write_result(result)
         except BaseException:
-            (out / REPORT).unlink(missing_ok=True)
+            for name in (REPORT, PUBLIC):
+                (out / name).unlink(missing_ok=True)
             raise
         progress.stage("measuring", 1, 1)
     return result
@@ -353,6 +358,11 @@ class _Curve:
         if len(self.rows):
             arrays = event.averaged if event.averaged is not None else event.arrays
             line |= self._accuracies(arm, arrays, event.round)
+        # The gate and the clip of a round are computed from what is released; the pooled arm never is.
+        kept = {"arm", "round", "epsilon"}
+        if arm == "shared" and np.isfinite(self.world.claim.epsilon):
+            kept |= {"clip", "gate"}
+        line = marked(line, line.keys() - kept)
         self.events.add(line)
         self.progress.round(line, self.world.config.rounds)
 

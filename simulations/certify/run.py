@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +26,7 @@ from commonground.simulations.folder import RunFolder
 from commonground.study.signing import Paper, load_key, new_key, sign
 
 KIND = "certificate"
+HIDING = "adapters.key"  # in the run's state: of the keyed digests that a certificate shows
 CERTIFICATE, PAGE, KEY = "certificate.json", "certificate.html", "certificate.key"
 
 
@@ -51,9 +55,24 @@ def certify(run: Path, asked: Asked, tick: Tick) -> Paper:
         about = {"name": run.resolve().name, "rounds": config.rounds, "seed": config.seed}
         kept = folder.state / "certify"
         content = certificate_content(policies, ready, asked, kept, about, tick)
+        _hide(content, folder.state / HIDING)
         if asked.full:
             content["attacks"] = attacked(policies, ready, asked.probes, config.seed, kept, tick)
         return write_certificate(run, content, given)
+
+
+def _hide(content: dict[str, Any], file: Path) -> None:
+    """Put keyed digests in the place of digests of people's adapters.
+
+    Whoever knows everybody else's answers could try one person's and compare a plain digest. With the key,
+    which stays in `state/`, whoever holds the run can still show what was certified.
+    """
+    if not file.is_file():
+        write_atomically(file, secrets.token_bytes(32), private=True)
+    key = file.read_bytes()
+    for part, name in (("run", "adapters"), ("procedure", "plan")):
+        plain = str(content[part][name])
+        content[part][name] = hmac.new(key, plain.encode(), hashlib.sha256).hexdigest()[: len(plain)]
 
 
 def write_certificate(folder: Path, content: dict[str, Any], key: Ed25519PrivateKey | None = None) -> Paper:

@@ -68,7 +68,7 @@ def made_up(people: int = 240, *, seed: int = 1, writes: bool = False, gain: flo
         "versions": {"commonground": "0.1.0", "flwr": "1.42.0", "torch": "2.13.0", "python": "3.11.7"},
         "seconds": 74.3,
         "peak_memory_mb": 1830.4,
-        "simulation_only": True,
+        "simulation_only": ["policies", "paired", "per_person", "data", "seconds"],
         "policies": policies,
         "paired": paired(accuracies, minority=minority, resamples=500, rng=rng),
         "curves": {"shared": curve(0.14, 0.38), "pooled": curve(0.18, 0.36)},
@@ -142,7 +142,7 @@ def made_up(people: int = 240, *, seed: int = 1, writes: bool = False, gain: flo
             "receipts": [
                 {
                     "round": r,
-                    "digest": f"{r:02d}" + "ab12cd34" * 7 + "ef5678",
+                    "manifest": "ab12cd34" * 8,
                     "bytes": 3072,
                     "names": ["shared.safety.weight", "shared.taste.weight"],
                     "epsilon": 8 * (r / rounds) ** 0.55,

@@ -58,7 +58,7 @@ def result(meaningful: bool) -> dict[str, Any]:
                 "noise_on_device": True,
             },
             "receipts": [
-                {"round": 1, "digest": "ab", "bytes": 1536, "names": ["shared.a"], "epsilon": "4.10"}
+                {"round": 1, "manifest": "ab", "bytes": 1536, "names": ["shared.a"], "epsilon": "4.10"}
             ]
             * 12,
         },

@@ -67,7 +67,7 @@ def test_markup_is_shown_and_never_run(build_result: Callable[..., Result], evil
     made["policies"]["personal"]["taste"]["groups"][evil] = {"accuracy": 0.5}
     made["policies"]["pooled"]["taste"]["groups"][evil] = {"accuracy": 0.5}
     made["egress"]["tensors"] = [evil]
-    made["egress"]["receipts"][0]["digest"] = evil
+    made["egress"]["receipts"][0]["manifest"] = evil
     made["data"]["left_out"][evil] = 1
     made["format_probe"]["note"] = evil
     text = render_page([(evil, made)])

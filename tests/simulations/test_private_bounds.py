@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import toy_world
-from toy_runs import Kit
+from toy_runs import Kit, receipts
 
 from commonground.errors import ConfigError
 from commonground.privacy.statement import statement
@@ -91,9 +91,7 @@ def test_constraint_and_cap_are_said_to_be_averages_and_change_nothing_that_leav
     assert bound["privacy"] == free["privacy"]  # not a bit more is claimed or spent
     for key in ("tensors", "bytes", "messages", "private_tensors"):
         assert bound["egress"][key] == free["egress"][key]
-    assert [r["digest"] for r in bound["egress"]["receipts"]] == [
-        r["digest"] for r in free["egress"]["receipts"]
-    ]
+    assert receipts(tmp_path / "bound") == receipts(plain[0])
     assert bound["policies"]["shared"] == free["policies"]["shared"]
     assert bound["policies"]["local"] == free["policies"]["local"]
     assert bound["policies"]["personal"] != free["policies"]["personal"]

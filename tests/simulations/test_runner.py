@@ -62,7 +62,8 @@ def leaves(value: Any) -> Iterator[Any]:
 def test_result_has_every_key_of_the_schema(plain: Plain) -> None:
     folder, result = plain
     assert set(NEEDED) <= set(result)
-    assert (result["schema"], result["simulation_only"]) == (1, True)
+    assert result["schema"] == 1
+    assert {"policies", "per_person", "data", "seconds"} <= set(result["simulation_only"])
     assert result["seconds"] > 0
     assert result["peak_memory_mb"] > 50
     assert {"python", "commonground", "flwr", "torch"} <= set(result["versions"])

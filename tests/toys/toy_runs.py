@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,13 @@ def make_kit(folder: Path) -> Kit:
     """A kit whose encoder and cache live in `folder`."""
     model = save_encoder(folder / "model")
     return Kit((*SMALL, f"model.base={model}"), {"COMMONGROUND_CACHE": str(folder / "cache")})
+
+
+def receipts(folder: Path) -> list[tuple[str, int, int, str]]:
+    """(arm, round, person, digest of her message), as the devices of a run keep them in its state."""
+    state = folder / "state"
+    file = next(f for f in (state / "private.sqlite", state / "fleet" / "receipts.sqlite") if f.is_file())
+    database = sqlite3.connect(file)
+    found = database.execute("SELECT arm, round, person, digest FROM receipt ORDER BY 1, 2, 3").fetchall()
+    database.close()
+    return found

@@ -107,7 +107,7 @@ def egress(result: Mapping[str, Any]) -> View | None:
                 size(dig(r, "bytes")),
                 _spent(dig(r, "epsilon"), meaningful),
                 ", ".join(str(n) for n in dig(r, "names") or ()),
-                str(dig(r, "digest") or MISSING),
+                str(dig(r, "manifest") or MISSING),
             )
             for r in (found.get("receipts") or ())[:SHOWN_RECEIPTS]
         ],
