@@ -18,10 +18,12 @@ from commonground.data.starter import safety_pairs
 from commonground.embeddings import Encoder
 from commonground.errors import StrategyError
 from commonground.simulations.answers import PlantedSafety
+from commonground.simulations.inputs import pairs_digest
 from commonground.simulations.known_basis import with_styles
 from commonground.simulations.planting import Planting
 from commonground.simulations.population import STARTER
 from commonground.simulations.world import World, current_run, world_of
+from commonground.training.public_models import needed
 from commonground.training.public_pairs import PublicPairs
 from commonground.training.reward import RewardFeatures, RewardModel
 
@@ -43,6 +45,14 @@ def public_safety() -> PublicPairs:
             "scored on every public pair after every round"
         )
     return pairs_under(world, model, public_pairs(world))
+
+
+def begun_with(world: World) -> dict[str, str]:
+    """Return source -> digest of everything a run is begun with that its configuration only names."""
+    found = dict(world.sources)
+    if world.config.gate.enabled or needed(world.config):
+        found["gate"] = pairs_digest(public_pairs(world))
+    return found
 
 
 def public_pairs(world: World) -> tuple[Comparison, ...]:

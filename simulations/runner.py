@@ -30,10 +30,12 @@ from commonground.simulations.bounded import at_work, charter_part, meant_charte
 from commonground.simulations.devices import STREAM, adapter, as_used, close_stores
 from commonground.simulations.engine import Runtime, environment, run_job
 from commonground.simulations.folder import CONFIG, LOG, REPORT, Events, RunFolder
+from commonground.simulations.inputs import hold, refuse_other_data
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.mishaps import device_log, resumable
 from commonground.simulations.noise_root import make_noise_root
 from commonground.simulations.private_bounds import held, hold_back, outcome, reward_limit
+from commonground.simulations.public_safety import begun_with
 from commonground.simulations.result import SEEN, assemble
 from commonground.simulations.settings import anchored, refuse_unfit_strategy, with_implied
 from commonground.simulations.shards import refuse_unready
@@ -108,6 +110,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
     refuse_unfit_strategy(config)
     folder = RunFolder(out)
     folder.check(config)
+    refuse_other_data(folder.state, config)
     if (done := folder.result()) is not None:
         if not (out / REPORT).is_file():
             build_page([("", done)], out / REPORT)
@@ -145,6 +148,7 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
 def _train(world: World, folder: RunFolder, progress: Progress) -> Trained:
     """Every stage that makes adapters; each is skipped where its outcome is already kept."""
     config = world.config
+    hold(folder.state, begun_with(world), config)
     arms: list[Arm] = ["shared"] if _same_arms(world) else ["shared", "pooled"]
     jobs = {arm: _job(world, folder, arm) for arm in arms}
     done = {arm: load_outcome(Job.load(path)).round for arm, path in jobs.items()}

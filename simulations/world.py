@@ -32,6 +32,8 @@ from commonground.simulations.attacks.who import attackers
 from commonground.simulations.common import Common, common_of, key_of
 from commonground.simulations.crowd import Crowd, PlantedCrowd, TableCrowd
 from commonground.simulations.features import reward_features
+from commonground.simulations.inputs import FILE as INPUTS
+from commonground.simulations.inputs import code_digests, compare, population_digests, read
 from commonground.simulations.known_basis import with_styles
 from commonground.simulations.noise_root import noise_root
 from commonground.simulations.planting import unseen_people
@@ -83,6 +85,7 @@ class World:
         attackers: their indices; no device and no strategy is told.
         secret: root of noise and coins with `privacy.noise=os`; it never leaves the run's `state/`.
         common: what other runs of this process on the same people have made already.
+        sources: source -> digest of what was read from it; see `inputs`.
     """
 
     config: Config
@@ -106,6 +109,7 @@ class World:
     attackers: frozenset[int] = frozenset()
     secret: int | None = None
     common: Common = field(default_factory=Common)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def people(self) -> int:
@@ -191,6 +195,7 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
         population = common.once("people", lambda: populate_some(config, lazy, evaluated.tolist()))
     people = {population.people[place].id: place for place in present.tolist()}
     eligible = np.flatnonzero(~unseen)
+    sources = common.once("digests", lambda: population_digests(config, population))
     attack, liars = attack_of(config), np.zeros(0, np.int64)
     if attack is not None:
         liars = attackers(len(unseen), eligible, config.attack.fraction, config.attack.seed)
@@ -255,6 +260,7 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
         attackers=frozenset(liars.tolist()),
         secret=secret,
         common=common,
+        sources=sources | code_digests(config),
     )
     if needed(config):
         _with_public(world)
@@ -285,8 +291,11 @@ def world_of(run: str) -> World:
     """The world of a run folder, built once a process."""
     if run not in _WORLDS:
         values, places, _ = read_values(Path(run) / "config.yaml")
-        config = config_from(values, places)
-        adopt(run, build_world(config, secret=noise_root(config, Path(run) / "state")))
+        config, state = config_from(values, places), Path(run) / "state"
+        world = build_world(config, secret=noise_root(config, state))
+        if (kept := read(state / INPUTS)) is not None:  # this process reads the sources for itself
+            compare(state, kept, world.sources, world.config)
+        adopt(run, world)
     return _WORLDS[run]
 
 

@@ -15,6 +15,7 @@ from commonground.server.job import Job
 from commonground.server.rounds import load_outcome
 from commonground.simulations.devices import adapter, as_used
 from commonground.simulations.folder import CONFIG, RESULT, RunFolder
+from commonground.simulations.inputs import refuse_other_data
 from commonground.simulations.stages import personal_adapters
 from commonground.simulations.stores import open_store, store_file
 from commonground.simulations.world import World, build_world
@@ -128,6 +129,7 @@ def load_policies(folder: RunFolder, config: Config, tokens: int, tick: Tick) ->
             raise RunFolderError(
                 f"{file} is missing: the adapters of the run are gone", hint="run it again in a new folder"
             )
+    refuse_other_data(folder.state, config)
     world = build_world(config, tick)
     model = cast(PolicyModel, world.models["shared"])
     here = folder.state.resolve()  # the folder may have been moved since

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from commonground.simulations.compare.progress import CellProgress
 from commonground.simulations.compare.rows import make_rows, table_csv
 from commonground.simulations.compare.workers import Pool, Task
 from commonground.simulations.folder import RunFolder
+from commonground.simulations.inputs import refuse_other_data
+from commonground.simulations.settings import anchored
 
 
 def compare(grid: Grid, out: Path, output: Output, workers: int | None = None) -> dict[str, Any]:
@@ -54,8 +56,13 @@ def compare(grid: Grid, out: Path, output: Output, workers: int | None = None) -
 
 
 def _run_cells(grid: Grid, folder: TournamentFolder, output: Output, workers: int) -> dict[str, str]:
-    """Run what is not done yet; returns cell name -> why it failed."""
+    """Run what is not done yet; returns cell name -> why it failed.
+
+    Raises:
+        RunFolderError: cells that are done, or begun, were begun with other data.
+    """
     wanted = [cell for cell in grid.cells if cell.refusal is None]
+    _refuse_other_data(wanted, folder)
     left = [cell for cell in wanted if not _is_done(folder.cell(cell))]
     workers = max(1, min(workers, len(left)))
     for line in plan_lines(grid, len(wanted) - len(left), workers):
@@ -80,6 +87,13 @@ def _run_cells(grid: Grid, folder: TournamentFolder, output: Output, workers: in
                 used = bytes_in([folder.cell(cell)])
                 output.say(estimate_line(estimate(len(left) - 1, ended.seconds, used, workers)))
     return reasons
+
+
+def _refuse_other_data(cells: Sequence[Cell], folder: TournamentFolder) -> None:
+    """Compare what cells were begun with to what their sources hold now; each set of sources is read once."""
+    seen: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        refuse_other_data(RunFolder(folder.cell(cell)).state, anchored(cell.config), seen)
 
 
 def _is_done(path: Path) -> bool:

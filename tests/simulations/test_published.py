@@ -114,19 +114,17 @@ def test_only_what_was_noised_depends_on_a_persons_data(
         pages.append(visible((folder / REPORT).read_text()))
         events.append([unmarked(event) for event in read_events(folder / EVENTS)])
         results[-1]["reproduce"] = "of another folder"
-    seen = [unmarked(result) for result in results]
-    found = set(differing(*seen))
+    found = set(differing(unmarked(results[0]), unmarked(results[1])))
     covered = RELEASED.get(setting, set())
     assert all(any(place.startswith(name) for name in covered) for place in found), found
-    assert {f"curves.shared.{place}" for place in differing(*events)} <= found
+    assert {f"curves.shared.{place}" for place in differing(events[0], events[1])} <= found
     pages = [[part for part in page if "config.yaml" not in part] for page in pages]
     assert len(pages[0]) > 3
     assert pages[0] == pages[1]
-    public = [public_result(result) for result in results]
-    assert set(differing(*public)) == set()
+    assert set(differing(public_result(results[0]), public_result(results[1]))) == set()
     # The comparison can fail: what is marked does differ.
     if changed != "one moved":
-        assert set(differing(*results)) > found
+        assert set(differing(results[0], results[1])) > found
 
 
 def test_the_public_result_holds_nothing_of_single_people(kit: Kit, tmp_path: Path) -> None:
@@ -203,7 +201,8 @@ def test_no_answer_can_be_recovered_from_what_a_run_writes(tmp_path: Path) -> No
     assert recovered(texts[0], true, other) == 0
     assert recovered(render_page([("", results[0])]), true, other) == 0
     # Nor by any number: what is not marked is the same whichever hypothesis is true.
-    assert set(differing(*(unmarked(result | {"reproduce": ""}) for result in results))) == set()
+    first, second = (unmarked(result | {"reproduce": ""}) for result in results)
+    assert set(differing(first, second)) == set()
     # The attack works where there is something to compare with.
     assert recovered(texts[0] + json.dumps(list(true.values())), true, other) == people
     assert recovered(texts[0] + " ".join(d[:12] for d in true.values()), true, other) == people
