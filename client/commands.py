@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import typer
 from commonground.client.prompts import PASSPHRASE_FILE, agreed, new_passphrase, passphrase_of
 from commonground.console import Format, Output, run_command
 from commonground.errors import CommonGroundError, InputError, InterruptedRunError
+from commonground.hub import FLAG as DOWNLOAD
 
 if TYPE_CHECKING:
     from commonground.client.owner import OwnerClient
@@ -61,6 +63,9 @@ def join(
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Keep the key behind a passphrase, not in the keyring.")
     ] = False,
+    allow_download: Annotated[
+        bool, typer.Option(DOWNLOAD, help="Fetch the models that the study names, without asking.")
+    ] = False,
     format: Format = "text",
 ) -> None:
     """Join a study: read what it means, decide, and enrol this device.
@@ -77,7 +82,13 @@ def join(
             words = passphrase_of(read_profile(profile))
         else:
             words = new_passphrase() if passphrase or PASSPHRASE_FILE in os.environ else None
-        choices = Choices(signer, epsilon_cap, words, keyring=words is None)
+
+        def fetches(text: list[str]) -> bool:
+            for line in text:
+                output.say(line)
+            return allow_download or (sys.stdin.isatty() and agreed("Is it to be fetched?"))
+
+        choices = Choices(signer, epsilon_cap, words, keyring=words is None, download=fetches)
 
         def decide(text: list[str], cap: float) -> bool:
             for line in text:

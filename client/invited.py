@@ -13,11 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from commonground import __version__
 from commonground.client.contact import LATER, ask, fetch
 from commonground.client.profile import Profile
-from commonground.errors import InputError, TrustError
+from commonground.errors import InputError, ModelError, TrustError
 from commonground.files import write_atomically
+from commonground.hub import FLAG, Download, cached, is_hub_name
+from commonground.hub import fetch as fetch_model
+from commonground.study.carried import carried_models
 from commonground.study.enrolment import PATH, enrolment_request
 from commonground.study.invitation import Invitation, read_invitation
-from commonground.study.offer import Offer
+from commonground.study.offer import ENCODER, Offer
 from commonground.study.public_parts import LARGEST as LARGEST_PARTS
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import PATH as PARTS_PATH
@@ -83,6 +86,45 @@ def take_parts(client: httpx.Client, invitation: Invitation, say: Callable[[str]
     read_parts(found, digest)
     say(f"took the public parts of the study's model: {len(found) / 1000:,.0f} kB")
     return found
+
+
+def take_models(invitation: Invitation, decide: Callable[[list[str]], bool] | None) -> None:
+    """Fetch what the study needs and this machine does not have, once the person was asked.
+
+    Args:
+        invitation: whose.
+        decide: is shown what would be fetched; None where nobody can be asked, which is a no.
+
+    Raises:
+        ModelError: she said no, or it cannot be fetched, or is larger than was said.
+        TrustError: the charter that is looked at for it is damaged.
+    """
+    wanted = _missing(invitation)
+    if not wanted:
+        return
+    lines = ["This study needs what is not on this device yet:", *(one.words() for one in wanted)]
+    if decide is None or not decide(lines):
+        raise ModelError(
+            f"this study needs {wanted[0].words()}, and it was not asked to be fetched; accepted: {FLAG}",
+            hint="nothing was fetched; or put the model into this machine's Hugging Face cache yourself",
+        )
+    for one in wanted:
+        fetch_model(one.name, "the study's model", one.bytes)
+
+
+def _missing(invitation: Invitation) -> list[Download]:
+    """Hub names in offer and charter that are not in this machine's cache; asks nobody."""
+    offer = invitation.terms
+    found = {}
+    if offer.settings.model.base:
+        found[offer.settings.model.base] = offer.base.get("base") or offer.base.get(ENCODER, "")
+    if invitation.charter:
+        found |= carried_models(invitation.charter)
+    return [
+        Download(name, digest, offer.downloads.get(name))
+        for name, digest in found.items()
+        if is_hub_name(name) and cached(name) is None
+    ]
 
 
 def derive(invitation: Invitation, parts: bytes | None, say: Callable[[str], None]) -> Understood:

@@ -30,6 +30,7 @@ from commonground.client.invited import (
     new_node_key,
     node_key,
     read_file,
+    take_models,
     take_parts,
 )
 from commonground.client.profile import FILE, Profile, profiles_home
@@ -54,12 +55,14 @@ class Choices:
         epsilon_cap: the most they spend; None is what the offer needs for all its messages.
         passphrase: to keep the store's key behind; None where a keyring keeps it.
         keyring: keep the key in the operating system's keyring.
+        download: is shown what the study needs from the hub, before it is fetched; None fetches nothing.
     """
 
     signer: str | None = None
     epsilon_cap: float | None = None
     passphrase: str | None = None
     keyring: bool = True
+    download: Callable[[list[str]], bool] | None = None
 
 
 def join(
@@ -100,6 +103,7 @@ def join(
     with open_client(invitation.ca) as client:
         look(client, invitation.address)
         parts = take_parts(client, invitation, say)
+        take_models(invitation, choices.download)
         meant = derive(invitation, parts, say)
         from commonground.client.promise import full_epsilon, promise
 

@@ -19,12 +19,13 @@ from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
 from commonground.embeddings import Encoder
 from commonground.errors import ModelError, TrustError
+from commonground.hub import folder_digest, model_folder
 from commonground.manifest import Manifest, Sealed
 from commonground.recipe import make_plan, noise_seed
 from commonground.sealing import seal_update, seeded_normals
 from commonground.strategies.registry import client_half
 from commonground.study.carried import Carried, read_carried
-from commonground.study.offer import Offer, Terms, terms_of
+from commonground.study.offer import ENCODER, Offer, Terms, terms_of
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import read_parts
 from commonground.training.client_half import Answer, ClientHalf, Visit, answer, split
@@ -115,6 +116,7 @@ def understand(offer: Offer, parts: bytes | None = None, charter: str = "") -> U
     terms = terms_of(config)
     base = dict(offer.base)
     digest = base.pop(PARTS, None)
+    _hold_encoder(config, base.pop(ENCODER, None))
     table = OwnTable(config, parts=None if digest is None else read_parts(parts, digest))
     half = client_half(config.strategy.name, config.strategy.options)
     tags: list[Tag] = [tag for tag in TAGS if tag in config.shared.tags]
@@ -135,6 +137,18 @@ def understand(offer: Offer, parts: bytes | None = None, charter: str = "") -> U
             hint="ask the operator: what would leave is not what they signed",
         )
     return Understood(offer, config, terms, table, half, plan, manifest, bounded)
+
+
+def _hold_encoder(config: Config, wanted: str | None) -> None:
+    """Raise `ModelError` where an encoder out of the hub is another than the offer names, before it loads."""
+    if wanted is None:
+        return
+    found = folder_digest(model_folder(config.model.base))
+    if found != wanted:
+        raise ModelError(
+            f"the encoder {config.model.base} has digest {found[:12]}; the offer says {wanted[:12]}",
+            hint="fetch the revision that the operator names",
+        )
 
 
 def _charter(config: Config, text: str) -> Carried | None:

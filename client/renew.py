@@ -27,6 +27,7 @@ from commonground.client.invited import (
     enrol,
     new_node_key,
     node_key,
+    take_models,
     take_parts,
 )
 from commonground.client.profile import FILE, Profile, read_profile
@@ -88,6 +89,7 @@ def renew(
         with open_client(invitation.ca) as client:
             look(client, invitation.address)
             parts = take_parts(client, invitation, say)
+            take_models(invitation, choices.download)
             meant = derive(invitation, parts, say)
             spent = _spent(folder, choices.passphrase)
             cap = _needed(meant, spent) if choices.epsilon_cap is None else choices.epsilon_cap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def from_tensors(tensors: Iterable[pb.Tensor]) -> dict[str, np.ndarray]:
         if tensor.dtype not in DTYPES or tensor.name in found:
             raise InputError(f"tensor {tensor.name!r} of dtype {tensor.dtype!r} is repeated or not accepted")
         dtype, shape = np.dtype(tensor.dtype), tuple(tensor.shape)
-        if any(size < 0 for size in shape) or int(np.prod(shape)) * dtype.itemsize != len(tensor.data):
+        if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(tensor.data):
             raise InputError(f"tensor {tensor.name!r} has {len(tensor.data)} bytes; its shape is {shape}")
         array = np.frombuffer(tensor.data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
         found[tensor.name] = array

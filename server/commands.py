@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from commonground import hub
 from commonground.console import Format, Output, run_command
 from commonground.errors import CommonGroundError, InputError
 from commonground.server.commands_kept import Folder, audit_app, release_app, table
@@ -58,6 +59,9 @@ def init(
         Path | None,
         typer.Option("--charter", help="A signed charter, its files beside it; default: the shipped one."),
     ] = None,
+    allow_download: Annotated[
+        bool, typer.Option(hub.FLAG, help="A model that a file or a charter names may be fetched.")
+    ] = False,
     format: Format = "text",
 ) -> None:
     """Make a study's folder: keys, certificates, the signed offer.
@@ -72,6 +76,8 @@ def init(
         from commonground.server.state import Study
         from commonground.study.signing import fingerprint
 
+        if allow_download:
+            hub.permit(hub.ANY)
         wanted = Wanted(
             trust, name, address, closes, purpose, contact, config, overrides or (), deadline, minimum,
             min_online, insecure_seed, charter,

@@ -25,6 +25,7 @@ from commonground.config import Config
 from commonground.data.starter import safety_pairs
 from commonground.errors import ConfigError, InputError, RunFolderError, StorageError
 from commonground.files import write_atomically
+from commonground.hub import cached, folder_bytes, folder_digest, is_hub_name, model_folder
 from commonground.manifest import Manifest
 from commonground.mishaps import storage_errors
 from commonground.own_folders import make_draft, remove_draft, sweep_drafts, unmark
@@ -40,7 +41,7 @@ from commonground.settings import load_config, to_dict, to_yaml
 from commonground.strategies.composition import check_composition, check_model
 from commonground.strategies.registry import client_half, get_strategy, implied_settings
 from commonground.study.charters import CharterFile
-from commonground.study.offer import KIND, TRUSTS, Offer, refuse_code, terms_of
+from commonground.study.offer import ENCODER, KIND, TRUSTS, Offer, refuse_code, terms_of
 from commonground.study.public_parts import FILE, parts_digest, write_parts
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.signing import new_key, sign
@@ -263,7 +264,8 @@ def _fill(
         manifest=manifest.to_dict(),
         opens=datetime.now(UTC).isoformat(timespec="seconds"),
         closes=closes,
-        base={**manifest.versions, PARTS: parts_digest(parts)},
+        base={**manifest.versions, **_encoder(config), PARTS: parts_digest(parts)},
+        downloads=_downloads(config, given),
     )
     write_atomically(draft / "offer.json", sign(key, KIND, offer.to_dict()).to_text().encode())
     write_atomically(draft / "config.yaml", to_yaml(config).encode())
@@ -283,6 +285,22 @@ def _fill(
     write_bundle(draft / "bundle", wanted.name)
     Database(draft / "state.db", create=True).close()
     Audit(draft, key).add("made", study=wanted.name, offer=offer.digest, trust=wanted.trust)
+
+
+def _encoder(config: Config) -> dict[str, str]:
+    """The digest of an encoder out of the hub: the manifest has only what is computed with it."""
+    if config.model.kind != "reward" or not is_hub_name(config.model.base):
+        return {}
+    return {ENCODER: folder_digest(model_folder(config.model.base))}
+
+
+def _downloads(config: Config, given: CharterFile | None) -> dict[str, int]:
+    """Hub name -> bytes, of what a device has to fetch: it is all in this machine's cache by now."""
+    names = [config.model.base]
+    if given is not None:
+        names += [one.place for one in given.charter.detectors.values() if one.kind == "classifier"]
+    folders = {name: cached(name) for name in names if is_hub_name(name)}
+    return {name: folder_bytes(folder) for name, folder in folders.items() if folder is not None}
 
 
 class Contract(NamedTuple):

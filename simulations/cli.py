@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commonground import __version__
+from commonground import __version__, hub
 from commonground.client.commands import device_app
 from commonground.console import Commands, Format, Output, run_command, stay_quiet
 from commonground.errors import InputError, RunFolderError
@@ -46,11 +46,26 @@ data_app = typer.Typer(
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 
+
+def _permit(wanted: bool) -> bool:
+    if wanted:
+        hub.permit(hub.ANY)
+    return wanted
+
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file; overrides win over it.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides.", show_default=False)
 ]
 
+AllowDownload = Annotated[
+    bool,
+    typer.Option(
+        hub.FLAG,
+        callback=_permit,
+        help="Models and data sets that a file names may be fetched from the Hugging Face hub.",
+    ),
+]
 AllowCode = Annotated[
     bool,
     typer.Option(FLAG, help="Names of code (module:Class) in the file may be imported, which runs it."),
@@ -78,6 +93,7 @@ def simulate(
         Path | None, typer.Option("--resume", help="Go on with the run in this folder.")
     ] = None,
     allow_code: AllowCode = False,
+    allow_download: AllowDownload = False,
     format: Format = "text",
 ) -> None:
     """Simulate people who learn together and keep their taste to themselves.
@@ -150,6 +166,7 @@ def compare(
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; default one a CPU.")] = None,
     allow_code: AllowCode = False,
+    allow_download: AllowDownload = False,
     format: Format = "text",
 ) -> None:
     """Compare strategies on the same people and cohorts: which differences are real, and who pays.
@@ -237,6 +254,7 @@ def certify(
         bool, typer.Option("--full", help="Also attacks, and everybody is asked every probe.")
     ] = False,
     allow_code: AllowCode = False,
+    allow_download: AllowDownload = False,
     format: Format = "text",
 ) -> None:
     """State how likely a personalised answer of a run is to break a charter, and how sure that is.

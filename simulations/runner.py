@@ -15,6 +15,7 @@ from commonground.cache import cache_folder
 from commonground.config import Config
 from commonground.errors import CommonGroundError, RunFolderError, StorageError
 from commonground.files import write_atomically
+from commonground.hub import environment_of_downloads
 from commonground.marking import marked
 from commonground.mishaps import storage_errors
 from commonground.own_code import environment_of_code
@@ -124,7 +125,8 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
             world = build_world(config, progress.stage, make_noise_root(config, folder.state))
             stack = None if charter is None else at_work(charter, world)
         worlds.adopt(str(out.resolve()), world)
-        with environment({"COMMONGROUND_RUN": str(out.resolve()), **environment_of_code()}):
+        typed = {**environment_of_code(), **environment_of_downloads()}
+        with environment({"COMMONGROUND_RUN": str(out.resolve()), **typed}):
             trained = _train(world, folder, progress)
         shown = None if stack is None else show(world, trained.policies["personal"], stack, progress.stage)
         progress.stage("measuring", 0, 1)

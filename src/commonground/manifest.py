@@ -23,6 +23,9 @@ from commonground.errors import EgressError
 from commonground.grid import LARGEST, clamped, is_step, on_grid, power_below
 
 METRIC, METRIC_VALUE = "num-examples", 1
+DTYPES = ("float32", "float64", "int64", "int32", "uint8", "bool")
+LONGEST_NAME = 500  # characters of a tensor's name
+MOST_NUMBERS = 1 << 40  # of a tensor
 TOLERANCE = 1e-6  # relative slack of the norm check, for float32 rounding
 _KEY = object()  # only `seal` holds it
 
@@ -85,7 +88,7 @@ class Manifest:
             k, b = values.get("participation", (0, 0))
             bits = [values["bit"]] if "bit" in values else []
             tensors, received, bit = (
-                tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"]) for t in found)
+                tuple(_spec(t) for t in found)
                 for found in (values["tensors"], values.get("received", ()), bits)
             )
             joins = (int(k), int(b)) if k else None
@@ -151,6 +154,18 @@ class Manifest:
     def size(self) -> int:
         """d: numbers in one message, those under the clip."""
         return sum(int(np.prod(t.shape)) for t in self.tensors)
+
+
+def _spec(values: Mapping[str, Any]) -> TensorSpec:
+    """One tensor of a manifest that somebody else wrote; raises `TypeError` or `ValueError`."""
+    name, shape, dtype = values["name"], tuple(values["shape"]), values["dtype"]
+    if not (isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable()):
+        raise ValueError("a tensor's name is no short text")
+    if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) > MOST_NUMBERS:
+        raise ValueError(f"the shape of {name} is none")
+    if dtype not in DTYPES:
+        raise ValueError(f"the dtype of {name} is none of {', '.join(DTYPES)}")
+    return TensorSpec(name, shape, dtype)
 
 
 def _specs(tensors: Sequence[TensorSpec]) -> list[dict[str, Any]]:

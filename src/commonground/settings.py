@@ -16,6 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from commonground import hub
 from commonground.config import Config
 from commonground.errors import ConfigError
 from commonground.files import read_text
@@ -61,7 +62,7 @@ def load_config(
 def refused_code(
     values: Mapping[str, Any], places: Places, overrides: Sequence[str], *, allowed: bool
 ) -> list[str]:
-    """Let the names of code be imported that the user typed; a fault for every other name in `values`.
+    """Let be imported and fetched what the user typed; a fault for every other name of code in `values`.
 
     Args:
         values: what a file and the overrides say together.
@@ -69,6 +70,11 @@ def refused_code(
         overrides: what the user typed.
         allowed: whether the file's names may be imported too.
     """
+    for override in overrides:
+        value, key = _assignment(override)
+        if key == "model.base" or (key.startswith("data.") and key.endswith(".path")):
+            for name in value if isinstance(value, list) else [value]:
+                hub.permit(str(name).partition(":")[0])
     typed = {name for override in overrides for _, name in named_code(*_assignment(override))}
     faults = []
     for key, name in named_code(values):

@@ -151,7 +151,7 @@ def test_labels_that_are_not_clear_are_refused(tmp_path: Path, labels: dict[int,
 
 
 def test_what_is_no_classifier_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be loaded as a sequence classifier") as caught:
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
         Classifier(str(tmp_path))
     assert "\n" not in caught.value.message
 

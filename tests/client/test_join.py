@@ -459,3 +459,65 @@ def test_a_vault_opens_what_join_made(kit: Kit) -> None:
     assert found["accepted"]["digest"] == kit.offer.digest
     assert found["accepted"]["epsilon_cap"] == pytest.approx(kit.cap)
     assert found["fits"] is None
+
+
+def with_model(offer: Offer, **changes: Any) -> Offer:
+    config = {**offer.config, "model": {**offer.config["model"], "base": "evil-org/s3cr3t"}}
+    own = {"base": {**offer.base, "encoder": "a" * 64}, "downloads": {"evil-org/s3cr3t": 5_000_000}}
+    return replace(offer, **{"config": config, **own, **changes})
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Everything that a connection was opened to."""
+    import socket
+
+    from huggingface_hub import constants
+
+    seen: list[Any] = []
+    connect = socket.socket.connect
+
+    def told(self: socket.socket, address: Any) -> None:
+        seen.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", told)
+    return seen
+
+
+@pytest.mark.parametrize("answer", [None, False])
+def test_a_model_is_said_and_asked_for_before_it_is_fetched(
+    kit: Kit, offer: Offer, door: FrontDoor, hosts: list[Any], answer: bool | None
+) -> None:
+    """Up to the question `join` speaks to one host about one path, whatever the offer names."""
+    kit.invite(with_model(offer))
+    asked: list[str] = []
+
+    def download(lines: list[str]) -> bool:
+        asked.extend(lines)
+        return False
+
+    with pytest.raises(ModelError, match="evil-org/s3cr3t, 5 MB, digest aaaaaaaaaaaaaaaa, from http"):
+        kit.join(download=None if answer is None else download)
+    assert bool(asked) == (answer is not None)
+    host, port = door.address.rsplit(":", 1)
+    assert {tuple(address[:2]) for address in hosts} == {(host, int(port))}
+    assert {path for _, path in door.requests} == {"/parts"}
+    kit.nothing_is_left()
+
+
+def test_a_hub_name_without_a_digest_is_refused_where_it_is_read(
+    kit: Kit, offer: Offer, door: FrontDoor
+) -> None:
+    values = with_model(offer).to_dict()
+    values["base"].pop("encoder")
+    with pytest.raises(CommonGroundError, match=r"base\.encoder has no digest of it"):
+        Offer.from_dict(values)
+
+
+def test_no_question_about_what_is_here(kit: Kit, door: FrontDoor, hosts: list[Any]) -> None:
+    made = kit.join(download=lambda lines: pytest.fail("asked"))
+    assert made is not None
+    host, port = door.address.rsplit(":", 1)
+    assert {tuple(address[:2]) for address in hosts} == {(host, int(port))}

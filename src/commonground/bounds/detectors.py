@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from commonground.data.labelled_answers import labelled_answers
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.errors import DataError, ModelError
 from commonground.exact import exact_sums
+from commonground.hub import PLAIN, WEIGHTS, check_folder, closed_hub, model_folder
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 STRENGTH = 10.0  # inverse ridge of the head; unit rows need a light one
@@ -230,12 +230,14 @@ class Classifier:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        local = Path(place).is_dir()
+        folder = model_folder(place, "detector")
+        check_folder(folder, place)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=local)
-            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
-                place, local_files_only=local, dtype="float32"
-            ).eval()
+            with closed_hub():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), **PLAIN)
+                self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+                    str(folder), dtype="float32", **WEIGHTS
+                ).eval()
         except Exception as error:  # transformers and the hub raise dozens of types
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             raise ModelError(

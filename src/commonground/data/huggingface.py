@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from commonground.errors import DataError
+from commonground.hub import FLAG, permitted
 
 Placed = tuple[str, Mapping[str, Any]]
 
@@ -52,12 +53,15 @@ def reachable(endpoint: str) -> bool:
 
 
 @contextmanager
-def offline_where_unreachable(datasets: Any) -> Iterator[None]:
-    """Offline mode while the hub cannot be reached: what is in the cache loads, the rest fails at once."""
+def offline_where_unreachable(datasets: Any, name: str) -> Iterator[None]:
+    """Offline mode while the hub cannot be reached, or nobody asked for `name` to be fetched.
+
+    What is in the cache loads then, and the rest fails at once.
+    """
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not any(before) and not reachable(constants.ENDPOINT):
+    if not any(before) and not (permitted(name) and reachable(constants.ENDPOINT)):
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
@@ -109,14 +113,16 @@ def hub_rows(name: str, place: str, config: str = "", data_dir: str = "") -> Seq
         raise DataError(
             f"{name} does not exist", hint="give a local file or folder, or a hub name owner/name"
         )
-    with quiet_datasets() as datasets, offline_where_unreachable(datasets):
+    with quiet_datasets() as datasets, offline_where_unreachable(datasets, match["name"]):
         try:
             table = datasets.load_dataset(
                 match["name"], match["config"] or config or None, data_dir=data_dir or None, split="train"
             )
         except Exception as error:
+            asked = permitted(match["name"])
+            why = "" if asked else f" (nobody asked for it: type {place}.path={name}, or give {FLAG})"
             raise DataError(
-                f"the data set {name!r} is no local path and could not be fetched: {_line(error)}",
+                f"the data set {name!r} is no local path and could not be fetched{why}: {_line(error)}",
                 hint=f"where there is no network, set {place}.path to a local copy: a folder or file of "
                 f"parquet, jsonl or csv (hf download {match['name']} --repo-type dataset --local-dir DIR)",
             ) from error

@@ -112,17 +112,7 @@ def read_carried(text: str, digest: str, encoder: str) -> Carried:
     """
     if not text:
         raise TrustError("the charter of the study is missing from the invitation", hint=ASK)
-    try:
-        values = json.loads(text if len(text) <= LARGEST else "")
-        paper, files = Paper.from_text(values["charter"], "the study's charter"), dict(values["files"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise TrustError(
-            "the study's charter is damaged: it is no charter with its files", hint=ASK
-        ) from error
-    try:
-        charter = open_charter(paper, paper.signer)
-    except ConfigError as error:
-        raise TrustError(f"the study's charter cannot be used: {error.faults[0]}", hint=ASK) from error
+    paper, charter, files = _read(text)
     if charter.digest != digest:
         raise TrustError(
             f"the study's charter has the digest {charter.digest[:12]}; the offer names {digest[:12]}",
@@ -142,6 +132,35 @@ def read_carried(text: str, digest: str, encoder: str) -> Carried:
     except CommonGroundError as error:
         raise TrustError(f"the study's charter cannot be used: {error.message}", hint=ASK) from error
     return found
+
+
+def carried_models(text: str) -> dict[str, str]:
+    """Hub name -> digest of the classifiers that a carried charter names; nothing of it is held to yet.
+
+    Raises:
+        TrustError: it is no charter.
+    """
+    _, charter, _ = _read(text)
+    if _shipped(charter):
+        return {}
+    return {one.place: one.digest for one in charter.detectors.values() if one.kind == "classifier"}
+
+
+def _read(text: str) -> tuple[Paper, Charter, dict[str, str]]:
+    """Paper, charter and files of a carried text; raises `TrustError` where it is none."""
+    try:
+        values = json.loads(text if len(text) <= LARGEST else "")
+        paper, files = Paper.from_text(values["charter"], "the study's charter"), dict(values["files"])
+        for one in files.values():
+            str(one).encode()  # half of a surrogate pair is no text that a file can hold
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise TrustError(
+            "the study's charter is damaged: it is no charter with its files", hint=ASK
+        ) from error
+    try:
+        return paper, open_charter(paper, paper.signer), files
+    except ConfigError as error:
+        raise TrustError(f"the study's charter cannot be used: {error.faults[0]}", hint=ASK) from error
 
 
 def _shipped(charter: Charter) -> bool:

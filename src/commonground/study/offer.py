@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from commonground import __version__
 from commonground.config import Config
 from commonground.errors import ConfigError, TrustError
+from commonground.hub import NAME as HUB
 from commonground.own_code import named_code
 from commonground.plain import plain_faults, shown
 from commonground.study.signing import digest
@@ -32,11 +33,12 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 TRUSTS = ("central", "local")
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 TEXTS = ("purpose", "contact", "shares", "software")
+ENCODER = "encoder"  # in `Offer.base`: of the folder of a reward model's encoder out of the hub
 LONGEST = 4000  # characters of one of them
 DIGEST = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 FORMS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("study", "opens", "closes", *TEXTS), (str, "a text")),
-    **dict.fromkeys(("config", "manifest", "base"), (dict, "a mapping")),
+    **dict.fromkeys(("config", "manifest", "base", "downloads"), (dict, "a mapping")),
     "version": (int, "a whole number"),
 }
 NO_CODE = (
@@ -60,6 +62,7 @@ class Offer:
         software: the version of commonground whose code the device must run.
         base: SHA-256 of the base model, as the preference model's public digests name it.
         shares: what the shared adapter learns from, in words.
+        downloads: hub name -> bytes, of what a device has to fetch; shown before it is.
     """
 
     study: str
@@ -73,6 +76,7 @@ class Offer:
     software: str = __version__
     base: dict[str, str] = field(default_factory=dict)
     shares: str = "comparisons about harm, as clipped changes to a common adapter"
+    downloads: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the form; raises `ConfigError` with every fault."""
@@ -93,6 +97,12 @@ class Offer:
             for name, value in self.base.items()
             if not (isinstance(name, str) and isinstance(value, str) and DIGEST.fullmatch(value))
         ]
+        faults += [
+            f"downloads.{name!s:.40} is {shown(size)}; accepted: a hub name with its bytes"
+            for name, size in self.downloads.items()
+            if type(size) is not int or size < 1 or not HUB.fullmatch(str(name))
+        ]
+        faults += self._undigested()
         if not NAME.fullmatch(self.study):
             faults.append(f"study is {shown(self.study)}; accepted: a to z, 0 to 9 and hyphens, at most 32")
         if self.version < 1:
@@ -110,6 +120,15 @@ class Offer:
             faults.append(f"closes is {self.closes}, not after opens, {self.opens}")
         if faults:
             raise ConfigError([f"offer: {fault}" for fault in faults])
+
+    def _undigested(self) -> list[str]:
+        """A model that would be fetched from the hub is held to a digest of what has to come."""
+        model = self.config.get("model")
+        name = model.get("base") if isinstance(model, dict) else None
+        wanted = "base" if isinstance(model, dict) and model.get("kind") == "policy" else ENCODER
+        if not isinstance(name, str) or not HUB.fullmatch(name) or wanted in self.base:
+            return []
+        return [f"config.model.base is the hub name {shown(name)}, and base.{wanted} has no digest of it"]
 
     @property
     def settings(self) -> Config:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from commonground.errors import InputError, TrustError
+from commonground.plain import shown
 
 PATH = "/parts"
 NAME = "parts"  # of the digest in `Offer.base`
@@ -96,8 +97,8 @@ def read_parts(data: bytes | None, digest: str) -> Arrays:
             found = {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
             if len(found) != len(members):
                 raise ValueError("a name twice")
-    except (ValueError, EOFError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-        raise TrustError(f"the study's public parts cannot be read: {error}", hint=ASK) from error
+    except Exception as error:  # numpy's header and zip's directory raise a dozen kinds
+        raise TrustError(f"the study's public parts cannot be read: {shown(str(error))}", hint=ASK) from error
     return found
 
 
