@@ -22,6 +22,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from commonground.child_environment import child_environment
+from commonground.client.confined import enter
+from commonground.errors import InputError
 from commonground.mishaps import storage_errors
 
 STEADY = 60.0  # seconds after which a part that ends is no part that keeps ending
@@ -204,9 +206,11 @@ class Child:
 
 
 def main() -> None:
-    """Run a module until it ends or the parent is gone."""
+    """Run a module, within its walls, until it ends or the parent is gone."""
     parent, module = int(sys.argv[1]), sys.argv[2]
     sys.argv = sys.argv[2:]
+    if not enter(module, sys.argv[1:]):
+        sys.exit(InputError.exit_code)
 
     def watch() -> None:
         while os.getppid() == parent:

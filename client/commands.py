@@ -110,6 +110,9 @@ def up(
     profile: ProfileDir = None,
     page_port: Annotated[int, typer.Option("--page-port", help="The page's port; 0 takes a free one.")] = 0,
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page.")] = False,
+    require_sandbox: Annotated[
+        bool, typer.Option("--require-sandbox", help="Do not start where its parts cannot be confined.")
+    ] = False,
     insecure_seed: Annotated[
         int | None, typer.Option("--insecure-seed", hidden=True, help="Tests on one machine only.")
     ] = None,
@@ -122,23 +125,33 @@ def up(
     """
 
     def work(output: Output) -> dict[str, Any]:
+        from commonground.client.confined import possible
         from commonground.client.node import Link
-        from commonground.client.own_memory import leave_no_core
-        from commonground.client.parts import Port, parts_of
+        from commonground.client.own_memory import keep_out_debuggers
+        from commonground.client.parts import Port, Sandbox, parts_of
         from commonground.client.supervisor import Supervisor, first_contact, only_device
 
-        leave_no_core()
+        keep_out_debuggers()
         found = _find(profile)
         found.check_software()
         vault = () if insecure_seed is None else _insecure(insecure_seed, insecure_person)
+        walls = possible()
+        if not walls.whole and require_sandbox:
+            raise InputError(
+                f"node and executor would run {walls.words}",
+                hint="use a Linux with Landlock (5.13 or newer), or leave out --require-sandbox",
+            )
+        if not walls.whole:
+            output.say(f"node and executor run {walls.words}; one that is taken over reads what you read")
         with only_device(found), _stopped() as stop:
             _check_page(None if no_page else page_port)
             words = passphrase_of(found)
             first_contact(found, output.say)
             link, port = Link(), Port()
             page = None if no_page else page_port
-            parts = parts_of(found, link, port, passphrase=words, page=page, vault=vault)
-            supervisor = Supervisor(found, parts, link, port, output.say)
+            sandbox = Sandbox(require_sandbox)
+            parts = parts_of(found, link, port, passphrase=words, page=page, vault=vault, sandbox=sandbox)
+            supervisor = Supervisor(found, parts, link, port, output.say, sandbox)
             supervisor.run(stop)
         if supervisor.left:
             _remove(found)  # on the page; `leave` does it by itself
@@ -174,7 +187,8 @@ def status(profile: ProfileDir = None, format: Format = "text") -> None:
     def work(output: Output) -> dict[str, Any]:
         from commonground.client.standing import standing
 
-        found = standing(_find(profile))
+        asked = _find(profile)
+        found = standing(asked, passphrase=lambda: passphrase_of(asked))
         vault = found["vault"] or {}
         output.show(f"{found['study']}: {found['words']}")
         if vault:
@@ -184,6 +198,8 @@ def status(profile: ProfileDir = None, format: Format = "text") -> None:
         refused = {**found["refusals"], **vault.get("refusals", {})}
         if refused:
             output.show("refused: " + ", ".join(f"{reason} {count}" for reason, count in refused.items()))
+        for name, walls in found["sandbox"].items():
+            output.show(f"{name}: {walls}")
         if found["page"]:
             output.show(f"page (the link works once): {found['page']}")
         return found
@@ -253,7 +269,7 @@ def leave(profile: ProfileDir = None, yes: Yes = False, format: Format = "text")
         output.say(LEAVES)
         if not yes and not agreed("Leave the study?"):
             raise InterruptedRunError("nothing was changed")
-        if standing(found)["vault"] is not None:
+        if standing(found, passphrase=lambda: passphrase_of(found))["vault"] is not None:
             with _owner(found) as owner:
                 owner.erase()
         _end(found)
@@ -311,7 +327,7 @@ def _owned(
 def _owner(profile: Profile) -> OwnerClient:
     from commonground.client.owner import OwnerClient
 
-    return OwnerClient(profile.folder)
+    return OwnerClient(profile.folder, passphrase_of(profile))
 
 
 def _find(folder: Path | None) -> Profile:

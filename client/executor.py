@@ -33,10 +33,12 @@ from flwr.clientapp import ClientApp
 from commonground.client import handlers
 from commonground.client.devices import open_device
 from commonground.client.guard import KINDS, Allowance, OversizedError, guarded, refusal
+from commonground.client.parts import EXECUTOR
 from commonground.client.profile import read_profile
 from commonground.client.runtime import FLOWER, Claim, Runtime, check_flower
 from commonground.client.schedule import leaves_after
 from commonground.client.tally import Tally
+from commonground.client.vault_device import TOKEN
 from commonground.errors import CommonGroundError, InputError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
@@ -215,7 +217,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--profile", type=Path, required=True)
     parser.add_argument("--runtime", required=True, help="host:port of the node's Runtime API")
     parser.add_argument("--secret", type=Path, required=True, help="the file that the node was given")
+    parser.add_argument("--token-stdin", action="store_true", help="read the vault's token, one line")
     asked = parser.parse_args(words)
+    if asked.token_stdin:
+        os.environ[TOKEN] = sys.stdin.readline().strip()
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes a line for every look
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
@@ -231,7 +236,7 @@ def main(words: list[str] | None = None) -> int:
             raise InputError(f"secret {asked.secret} cannot be read: {error.strerror}") from error
         from commonground.client.app import app  # the heavy libraries, once the cheap checks have passed
 
-        tell = _teller(profile.run / "executor.json")
+        tell = _teller(profile.run / EXECUTOR)
         tally = Tally(profile.log / "refusals.json")
         log.info("ready: flwr %s, commonground %s", FLOWER, profile.software)
         Executor(Runtime(asked.runtime, secret), tally, app, _manifest, tell).run(threading.Event())

@@ -124,6 +124,38 @@ def set_passphrase(folder: Path, key: bytes, passphrase: str) -> None:
     _write(folder / NAME, values | {"passphrase": _wrap(key, passphrase)})
 
 
+def door_key(key: bytes) -> bytes:
+    """What opens the vault's door to its owner: derived from the store's key, 32 bytes."""
+    return hmac.new(key, b"commonground owner's door", hashlib.sha256).digest()
+
+
+def lock_token(door: bytes, token: str) -> bytes:
+    """The token of the owner's socket as it may lie on a disk: only who can open the store reads it."""
+    nonce = os.urandom(12)
+    return nonce + AESGCM(door).encrypt(nonce, token.encode(), b"owner")
+
+
+def unlock_token(door: bytes, data: bytes) -> str:
+    """The token that `lock_token` locked; raises `InputError` where it is another store's."""
+    try:
+        return AESGCM(door).decrypt(data[:12], data[12:], b"owner").decode()
+    except (InvalidTag, ValueError) as error:
+        raise InputError(
+            "the running vault's door does not open with this store's key",
+            hint="start the device again: commonground device down, then up",
+        ) from error
+
+
+def lock_link(token: str, link: bytes) -> bytes:
+    """The page's link as it may lie on a disk: whoever has it is the owner, as with the token itself."""
+    return lock_token(hashlib.sha256(token.encode()).digest(), link.decode())
+
+
+def unlock_link(token: str, data: bytes) -> str:
+    """The link that `lock_link` locked; raises `InputError` where it is another's."""
+    return unlock_token(hashlib.sha256(token.encode()).digest(), data).strip()
+
+
 def destroy_key(folder: Path) -> str:
     """Destroy every way to the key; nothing opens the store any more. Doing it again is no error.
 

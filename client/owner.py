@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 
 from commonground.client import vault_pb2 as pb
+from commonground.client.keys import door_key, open_key, unlock_token
 from commonground.client.pieces import Piece
 from commonground.client.sockets import OWNER, TOKEN, TOKEN_KEY, run_folder, socket_folder
 from commonground.client.vault_pb2_grpc import OwnerStub
@@ -34,19 +35,35 @@ class OwnerClient:
 
     Args:
         profile: the profile's folder.
+        passphrase: of its store, where no keyring has the key.
+        token: what the vault was started with, for its own page; None unlocks it with the store's key.
+        key: of the store, where the caller has it; None opens it.
+
+    Attributes:
+        token: what opens the vault's door, and the page's link.
 
     Raises:
-        InputError: no vault has been started on it.
+        InputError: no vault has been started on it, or the store's key cannot be had.
     """
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(
+        self,
+        profile: Path,
+        passphrase: str | None = None,
+        *,
+        token: str | None = None,
+        key: bytes | None = None,
+    ) -> None:
         self.profile = profile
         try:
-            token = (run_folder(profile) / TOKEN).read_text(encoding="ascii").strip()
+            locked = (run_folder(profile) / TOKEN).read_bytes()
         except OSError as error:
             raise InputError(
                 f"no vault runs on the profile {profile}", hint="start it: commonground device up"
             ) from error
+        if token is None:
+            token = unlock_token(door_key(open_key(profile, passphrase) if key is None else key), locked)
+        self.token = token
         self._metadata = ((TOKEN_KEY, token),)
         self._channel = grpc.insecure_channel(
             f"unix:{socket_folder(profile) / OWNER}", options=[("grpc.max_receive_message_length", -1)]

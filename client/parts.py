@@ -12,12 +12,13 @@ from typing import Any
 
 from commonground.child_environment import KEYRING, PROXIES
 from commonground.client.child import Part
+from commonground.client.confined import MARK, REQUIRED
 from commonground.client.node import HOST, Link
 from commonground.client.profile import Profile
 from commonground.client.sockets import NODE, OWNER, socket_folder
 from commonground.files import write_atomically
 
-SECRET, EXECUTOR, PAGE = "executor.secret", "executor.json", "page.url"
+SECRET, EXECUTOR, PAGE = "executor.secret", "executor/executor.json", "page.url"
 
 
 class Port:
@@ -34,6 +35,26 @@ class Port:
             self.number = int(found.getsockname()[1])
 
 
+class Sandbox:
+    """What node and executor say of the walls around them.
+
+    Args:
+        required: they end where the walls cannot be put up.
+
+    Attributes:
+        words: name -> their line, e.g. "confined by Landlock 7 and seccomp".
+    """
+
+    def __init__(self, required: bool = False) -> None:
+        self.required = required
+        self.words: dict[str, str] = {}
+
+    def read(self, name: str, line: str) -> None:
+        """Take in one line of a part."""
+        if line.startswith(MARK):
+            self.words[name] = line.removeprefix(MARK)
+
+
 def parts_of(
     profile: Profile,
     link: Link,
@@ -42,6 +63,7 @@ def parts_of(
     passphrase: str | None = None,
     page: int | None = 0,
     vault: Sequence[str] = (),
+    sandbox: Sandbox | None = None,
 ) -> list[Part]:
     """The parts of a real device.
 
@@ -52,6 +74,7 @@ def parts_of(
         passphrase: of the store; None where a keyring has the key.
         page: the page's port; 0 takes a free one, None leaves the page out.
         vault: more arguments for the vault.
+        sandbox: is told what node and executor say of their walls; None asks for none.
 
     Raises:
         StorageError: the secret of node and executor cannot be written.
@@ -62,6 +85,15 @@ def parts_of(
     at = ["--profile", str(profile.folder)]
     key = ["--secret", str(secret)]
     words = [] if passphrase is None else ["--passphrase-stdin"]
+    # In no file and no environment: each part reads its own from its input.
+    owner, executor, door = secrets.token_urlsafe(32), secrets.token_urlsafe(32), Port()
+    lines = [*([] if passphrase is None else [passphrase]), owner, executor]
+    told_of = Sandbox() if sandbox is None else sandbox
+    must = {REQUIRED: "1"} if told_of.required else {}
+
+    def node_line(line: str) -> None:
+        told_of.read("node", line)
+        link.read(line)
 
     def sockets() -> Path:  # known once the vault has made it
         return socket_folder(profile.folder)
@@ -69,23 +101,36 @@ def parts_of(
     parts = [
         Part(
             "vault",
-            lambda: ["commonground.client.vault", *at, *words, *vault],
-            stdin=passphrase,
+            lambda: [
+                *("commonground.client.vault", *at, *words, "--tokens-stdin"),
+                *("--node-port", str(door.number), *vault),
+            ],
+            stdin="\n".join(lines),
             needs=frozenset() if passphrase is not None else KEYRING,
             ready=lambda: _answers(sockets() / NODE) and _answers(sockets() / OWNER),
         ),
         Part(
             "node",
             lambda: ["commonground.client.node", *at, "--port", str(port.number), *key],
-            line=link.read,
+            lambda: must,
+            line=node_line,
             needs=PROXIES,  # as they are: where one asks for a password, only with it does the node get out
             ready=lambda: link.state in ("online", "offline"),
         ),
         Part(
             "executor",
-            lambda: ["commonground.client.executor", *at, "--runtime", f"{HOST}:{port.number}", *key],
-            environment=lambda: {"COMMONGROUND_DEVICE": "vault", "COMMONGROUND_VAULT": str(sockets() / NODE)},
+            lambda: [
+                *("commonground.client.executor", *at, "--runtime", f"{HOST}:{port.number}"),
+                *(*key, "--token-stdin"),
+            ],
+            environment=lambda: {
+                "COMMONGROUND_DEVICE": "vault",
+                "COMMONGROUND_VAULT": f"{HOST}:{door.number}",
+                **must,
+            },
+            stdin=executor,
             ready=told.exists,
+            line=lambda line: told_of.read("executor", line),
         ),
     ]
     if page is None:
@@ -96,7 +141,8 @@ def parts_of(
         *parts,
         Part(
             "page",
-            lambda: ["commonground.client.page", *at, "--port", str(page)],
+            lambda: ["commonground.client.page", *at, "--port", str(page), "--token-stdin"],
+            stdin=owner,
             ready=shown.exists,
             kept=lambda line: not line.startswith("http"),  # a link holds a token
         ),

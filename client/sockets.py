@@ -13,9 +13,10 @@ from pathlib import Path
 
 from commonground.errors import InputError, StorageError
 
-NODE, OWNER, TOKEN, WHERE = "node.sock", "owner.sock", "owner.token", "sockets"
+NODE, OWNER, TOKEN, WHERE = "node.sock", "owner.sock", "owner.locked", "sockets"  # TOKEN: `keys.lock_token`
 LONGEST = 100  # bytes of a socket's path
 TOKEN_KEY = "owner-token"  # metadata of every call on owner.sock
+NODE_KEY = "node-token"  # ... and of every call on the node's port
 
 
 def run_folder(profile: Path) -> Path:

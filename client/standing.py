@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +19,15 @@ LONG = 10  # refusals in a row after which waiting alone will not help
 START = "commonground device up"
 
 
-def standing(profile: Profile, now: datetime | None = None) -> dict[str, Any]:
+def standing(
+    profile: Profile, now: datetime | None = None, passphrase: Callable[[], str | None] = lambda: None
+) -> dict[str, Any]:
     """How the device stands.
 
     Args:
         profile: the device's.
         now: None takes the clock.
+        passphrase: gives that of the store, or None where a keyring has the key; asked only while it runs.
 
     Returns:
         study, address, profile, running (bool), words (one sentence), parts, link, executor (what is being
@@ -34,7 +38,7 @@ def standing(profile: Profile, now: datetime | None = None) -> dict[str, Any]:
     state = read_json(profile.run / STATE)
     running = supervisor_of(state) is not None
     doing = read_json(profile.run / EXECUTOR) if running else {}
-    vault = _vault(profile) if running else None
+    vault, page = _vault(profile, passphrase) if running else (None, None)
     values: dict[str, Any] = {
         "study": profile.study,
         "address": profile.address,
@@ -44,7 +48,8 @@ def standing(profile: Profile, now: datetime | None = None) -> dict[str, Any]:
         "link": state.get("link", "") if running else "",
         "executor": doing,
         "vault": vault,
-        "page": _page(profile) if running else None,
+        "page": page,
+        "sandbox": state.get("sandbox", {}) if running else {},
         "refusals": read_counts(profile.log / "refusals.json"),
     }
     return values | {"words": in_words(state if running else {}, doing, vault, now)}
@@ -64,6 +69,8 @@ def in_words(
     if not state:
         return f"not running; start it: {START}"
     parts = state.get("parts", {})
+    if vault is None and parts.get("vault", {}).get("up"):
+        return "running; the vault tells more to whoever gives the passphrase of its store"
     if vault is None:
         return f"the vault is starting{_next(parts.get('vault', {}), now)}"
     down = [name for name, part in parts.items() if not part.get("up")]
@@ -117,17 +124,18 @@ def _in(when: str | None, now: datetime) -> str:
     return f"; next try in {max(1, round(seconds))} s" if seconds > -60 else ""
 
 
-def _vault(profile: Profile) -> dict[str, Any] | None:
+def _vault(
+    profile: Profile, passphrase: Callable[[], str | None]
+) -> tuple[dict[str, Any] | None, str | None]:
+    """What the vault tells its owner, and the page's link; None for what cannot be had."""
+    from commonground.client.keys import unlock_link
     from commonground.client.owner import OwnerClient
 
     try:
-        with OwnerClient(profile.folder) as owner:
-            return owner.status()
+        with OwnerClient(profile.folder, passphrase()) as owner:
+            status, token = owner.status(), owner.token
     except CommonGroundError:
-        return None
-
-
-def _page(profile: Profile) -> str | None:
-    with suppress(OSError):
-        return (profile.run / PAGE).read_text(encoding="utf-8").strip() or None
-    return None
+        return None, None
+    with suppress(OSError, CommonGroundError):
+        return status, unlock_link(token, (profile.run / PAGE).read_bytes()) or None
+    return status, None

@@ -19,6 +19,7 @@ from types import TracebackType
 from commonground.client.consent import Consent, Refusals, Releases
 from commonground.client.database import Database
 from commonground.client.feedback import Feedback
+from commonground.client.keys import door_key
 from commonground.client.outbox import Outbox
 from commonground.client.schema import MIGRATIONS
 from commonground.client.versions import Adapters, Memory
@@ -34,13 +35,16 @@ class Store:
         path: the file, usually `PROFILE/store.db`; made if it does not exist.
         key: 32 bytes, from `commonground.client.keys`.
 
+    Attributes:
+        door: `keys.door_key`, by which the vault knows its owner.
+
     Raises:
         InputError: the key is not this file's, or a newer version wrote it.
         StorageError: from every method of every part, when the file cannot be read or written.
     """
 
     def __init__(self, path: Path, key: bytes) -> None:
-        self.path = path
+        self.path, self.door = path, door_key(key)
         self.database = Database(path, key, MIGRATIONS)
         self.feedback = Feedback(self.database)
         self.adapters = Adapters(self.database)

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from commonground.client.child import Child, Part
 from commonground.client.contact import UnreachableError, look, open_client
 from commonground.client.node import Link
-from commonground.client.parts import EXECUTOR, Port, read_json
+from commonground.client.parts import EXECUTOR, Port, Sandbox, read_json
 from commonground.client.profile import Profile
 from commonground.client.store import NAME as STORE
 from commonground.errors import InputError, StorageError, TrustError
@@ -45,6 +45,7 @@ class Supervisor:
         link: what the node's lines say.
         port: of the node's Runtime API.
         say: is told what people should know.
+        sandbox: what parts say of the walls around them.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Supervisor:
         link: Link,
         port: Port,
         say: Callable[[str], None],
+        sandbox: Sandbox | None = None,
     ) -> None:
+        self._sandbox = Sandbox() if sandbox is None else sandbox
         self._profile, self._link, self._port, self._say = profile, link, port, say
         self.children = [Child(part, profile.log / f"{part.name}.log") for part in parts]
         self._began = datetime.now(UTC)
@@ -171,6 +174,7 @@ class Supervisor:
             "refused": self._link.refused,
             "retry": datetime.fromtimestamp(self._link.retry, UTC).isoformat(timespec="seconds"),
             "parts": parts,
+            "sandbox": dict(self._sandbox.words),
         }
         text = json.dumps(values, indent=1)
         if text != self._told:

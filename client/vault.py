@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hmac
 import ipaddress
 import logging
 import os
@@ -21,7 +22,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import grpc
 import numpy as np
@@ -29,13 +32,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from commonground.client.belongings import Belongings
-from commonground.client.keys import open_key
+from commonground.client.keys import lock_token, open_key
 from commonground.client.learner import Insecure
 from commonground.client.own_memory import keep_out_debuggers
 from commonground.client.profile import Profile, read_profile
 from commonground.client.rounds import Rounds
 from commonground.client.services import NodeService, OwnerService, excuse
-from commonground.client.sockets import NODE, OWNER, TOKEN, make_socket_folder
+from commonground.client.sockets import NODE, NODE_KEY, OWNER, TOKEN, make_socket_folder
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
 from commonground.client.takeout import forget_exports
@@ -61,13 +64,20 @@ class VaultServer:
         profile: whose.
         store: the open store.
         insecure: a simulation's draws; tests only.
+        doors: tokens that whoever started it has handed out; None makes one for the owner.
 
     Raises:
         InputError: `insecure` where the study is not on this machine.
         StorageError: sockets or token cannot be made.
     """
 
-    def __init__(self, profile: Profile, store: Store, insecure: Insecure | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        store: Store,
+        insecure: Insecure | None = None,
+        doors: Doors | None = None,
+    ) -> None:
         if insecure is not None and not is_loopback(profile.address):
             raise InputError(
                 f"--insecure-seed makes noise that can be predicted, and the study is at {profile.address}; "
@@ -78,23 +88,28 @@ class VaultServer:
         self.mine = Belongings(self.rounds)
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._learner = threading.Thread(target=self._catch_up, name="catch up", daemon=True)
-        token = secrets.token_urlsafe(32)
+        doors = doors or Doors(secrets.token_urlsafe(32))
         with storage_errors(profile.run):
             forget_exports(profile.run, waiting=False)  # of a command that was killed
         folder = make_socket_folder(profile.folder)
-        write_atomically(profile.run / TOKEN, token.encode(), private=True)
+        # Never as it is: the node runs as the same user, and would be the owner.
+        write_atomically(profile.run / TOKEN, lock_token(store.door, doors.owner), private=True)
         most = message_limit(Manifest.from_dict(profile.terms().manifest))
         self._node = _server(most)
         add_NodeServicer_to_server(NodeService(self.rounds), self._node)
         self._owner = _server(4 * LEAST)
-        add_OwnerServicer_to_server(OwnerService(self.mine, token, self._wake.set), self._owner)
+        add_OwnerServicer_to_server(OwnerService(self.mine, doors.owner, self._wake.set), self._owner)
         for server, name in ((self._node, NODE), (self._owner, OWNER)):
             _bind(server, folder / name)
+        self._port = None if not doors.node else _server(most, TokenGuard(NODE_KEY, doors.node))
+        if self._port is not None:
+            add_NodeServicer_to_server(NodeService(self.rounds), self._port)
+            _bind_port(self._port, doors.port)
 
     def start(self) -> None:
         """Answer."""
-        self._node.start()
-        self._owner.start()
+        for server in self._servers:
+            server.start()
         self._learner.start()
         self._wake.set()
 
@@ -102,9 +117,13 @@ class VaultServer:
         """End both services; calls that run get `GRACE` seconds."""
         self._stopped.set()
         self._wake.set()
-        for ended in [server.stop(GRACE) for server in (self._node, self._owner)]:
+        for ended in [server.stop(GRACE) for server in self._servers]:
             ended.wait()
         self._learner.join(GRACE)
+
+    @property
+    def _servers(self) -> list[grpc.Server]:
+        return [server for server in (self._node, self._owner, self._port) if server is not None]
 
     def _catch_up(self) -> None:
         while self._wake.wait() and not self._stopped.is_set():
@@ -113,6 +132,45 @@ class VaultServer:
                 self.rounds.catch_up()
             except Exception as error:  # the private adapter stays as it was, and says that it is due
                 log.warning("not fitted anew: %s", excuse(error))
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Who gets in, by tokens that are in no file.
+
+    Attributes:
+        owner: of the owner's socket.
+        node: of the node's port; empty where there is only the socket.
+        port: of loopback, for an executor that may open no Unix socket.
+    """
+
+    owner: str
+    node: str = ""
+    port: int = 0
+
+
+class TokenGuard(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is not typed
+    """Answers whoever knows a token, and nobody else.
+
+    Args:
+        name: of the metadata that holds it.
+        token: which.
+    """
+
+    def __init__(self, name: str, token: str) -> None:
+        self._name, self._token = name, token.encode()
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Let the call through, or end it."""
+        given = dict(details.invocation_metadata).get(self._name, "")
+        if hmac.compare_digest(given.encode() if isinstance(given, str) else given, self._token):
+            return continuation(details)
+        return grpc.unary_unary_rpc_method_handler(_no_token)
+
+
+def _no_token(asked: Any, context: Any) -> NoReturn:
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token, or another")
+    raise AssertionError("abort raises")
 
 
 def message_limit(manifest: Manifest) -> int:
@@ -182,10 +240,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--passphrase-stdin", action="store_true", help="read the passphrase, one line")
     parser.add_argument("--insecure-seed", type=int, help="tests only: draw as a simulation with this seed")
     parser.add_argument("--insecure-person", type=int, default=0, help="tests only: as this person of it")
+    parser.add_argument("--tokens-stdin", action="store_true", help="then the owner's and the node's tokens")
+    parser.add_argument("--node-port", type=int, default=0, help="the node's port on loopback")
     given = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     insecure = None if given.insecure_seed is None else Insecure(given.insecure_seed, given.insecure_person)
     passphrase = sys.stdin.readline().rstrip("\r\n") if given.passphrase_stdin else None
+    doors = None
+    if given.tokens_stdin:
+        doors = Doors(sys.stdin.readline().strip(), sys.stdin.readline().strip(), given.node_port)
     torch.set_num_threads(1)  # several add in another order, and one core is enough for one person
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -193,7 +256,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         profile = read_profile(given.profile.absolute())
         with storage_errors("the profile"), opened(profile, passphrase) as store:
-            serve(VaultServer(profile, store, insecure), stop)
+            serve(VaultServer(profile, store, insecure, doors), stop)
     except CommonGroundError as error:
         Output(False).failed(error)
         return error.exit_code
@@ -209,9 +272,19 @@ def serve(server: VaultServer, stop: threading.Event) -> None:
     server.stop()
 
 
-def _server(most: int) -> grpc.Server:
+def _server(most: int, *guards: TokenGuard) -> grpc.Server:
     options = [("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", -1)]
-    return grpc.server(ThreadPoolExecutor(THREADS), options=options)
+    options += [("grpc.so_reuseport", 0)]
+    return grpc.server(ThreadPoolExecutor(THREADS), options=options, interceptors=guards)
+
+
+def _bind_port(server: grpc.Server, port: int) -> None:
+    try:
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    except RuntimeError as error:
+        raise InputError(f"the port {port} of 127.0.0.1 cannot be opened", hint="try again") from error
+    if not bound:
+        raise InputError(f"the port {port} of 127.0.0.1 cannot be opened", hint="try again")
 
 
 def _bind(server: grpc.Server, path: Path) -> None:

@@ -18,12 +18,14 @@ import grpc
 import numpy as np
 
 from commonground.client import vault_pb2 as pb
+from commonground.client.sockets import NODE_KEY
 from commonground.client.vault_pb2_grpc import NodeStub
 from commonground.client.wire import from_tensors, to_tensors
 from commonground.errors import CommonGroundError, EgressError, InputError
 from commonground.manifest import Manifest, Receipt, Sealed, reopen
 
 VARIABLE = "COMMONGROUND_VAULT"
+TOKEN = "COMMONGROUND_VAULT_TOKEN"  # set by the process itself, from its input
 DESCRIBE, TRAIN = 120.0, 3600.0  # seconds: the first description loads the model
 RESTART = 120.0  # seconds that a vault may take to be there again
 AGAIN = 0.1  # seconds before it is asked again
@@ -33,11 +35,13 @@ class VaultDevice:
     """See `commonground.client.devices.Device`.
 
     Args:
-        socket: path of the vault's node socket.
+        socket: path of the vault's node socket, or host:port of loopback.
+        token: what the vault's port asks for.
     """
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, token: str = "") -> None:
         self._socket = socket
+        self._metadata = ((NODE_KEY, token),) if token else ()
         self._stub = NodeStub(_channel(socket))
         self._manifest: Manifest | None = None
 
@@ -97,7 +101,7 @@ class VaultDevice:
         until = time.monotonic() + RESTART
         while True:
             try:
-                return call(asked, timeout=timeout)
+                return call(asked, timeout=timeout, metadata=self._metadata)
             except grpc.RpcError as error:
                 if _code(error) is not grpc.StatusCode.UNAVAILABLE or not self._back(until):
                     raise
@@ -124,7 +128,7 @@ def open_device(person: int) -> VaultDevice:
             f"{VARIABLE} is not set; the path of the vault's node socket is needed",
             hint="`commonground device up` sets it for the parts that it starts",
         )
-    return VaultDevice(socket)
+    return VaultDevice(socket, os.environ.get(TOKEN, ""))
 
 
 @functools.lru_cache(maxsize=4)  # a device is opened for every message
@@ -132,4 +136,7 @@ def _channel(socket: str) -> grpc.Channel:
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     # A vault that is started again is found within a second, not after gRPC's usual wait of two minutes.
     waits = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-    return grpc.insecure_channel(f"unix:{socket}", options=limits + waits)
+    place = [("grpc.enable_http_proxy", 0)]
+    return grpc.insecure_channel(
+        f"unix:{socket}" if "/" in socket else socket, options=limits + waits + place
+    )

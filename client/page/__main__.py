@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commonground.client.own_memory import leave_no_core
+from commonground.client.keys import lock_link
+from commonground.client.own_memory import keep_out_debuggers
 from commonground.client.owner import OwnerClient
 from commonground.client.page.desk import Desk
 from commonground.client.sockets import run_folder
@@ -23,6 +25,7 @@ app = typer.Typer(cls=Commands, add_completion=False, name="commonground.client.
 def page(
     profile: Annotated[Path, typer.Option(help="the device's profile folder")],
     port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 0,
+    token_stdin: Annotated[bool, typer.Option(help="read the vault's token, one line")] = False,
     format: Format = "text",
 ) -> None:
     """Serve the page on 127.0.0.1 until it is stopped; its link is the first line on stdout."""
@@ -35,18 +38,20 @@ def page(
         from commonground.web.serving import Place, serve
 
         run = run_folder(profile)
-        desk = Desk(lambda: OwnerClient(profile), run)
+        desk = Desk(lambda: OwnerClient(profile, token=token), run)
 
         def build() -> None:
             from commonground.client.page.pages import build
 
             build(desk)
 
-        serve(Place(run, port, where=WHERE), "commonground", build)
+        lock = (lambda link: link) if token is None else (lambda link: lock_link(token, link))
+        serve(Place(run, port, where=WHERE, lock=lock), "commonground", build)
         return {"profile": str(profile)}
 
     stay_quiet()
-    leave_no_core()
+    keep_out_debuggers()
+    token = sys.stdin.readline().strip() if token_stdin else None
     run_command(format, work)
 
 

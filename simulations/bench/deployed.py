@@ -39,6 +39,7 @@ from commonground.simulations.world import World, build_world
 
 PEOPLE = 3
 PATIENCE = 300.0
+WORDS = "of a benchmark"
 CLI = [sys.executable, "-m", "commonground.simulations.cli", "device"]
 
 
@@ -130,7 +131,7 @@ def _devices(folder: Path, study: Study, world: World, server: RunningServer) ->
     """Devices that have joined and said what the simulation's people say; the server restarts before them."""
     secret = folder / "passphrase"
     secret.touch(mode=0o600)
-    secret.write_text("of a benchmark\n")
+    secret.write_text(f"{WORDS}\n")
     environment = os.environ | {"COMMONGROUND_PASSPHRASE_FILE": str(secret), "OMP_NUM_THREADS": "1"}
     profiles = [folder / f"person-{k}" for k in range(PEOPLE)]
     for profile in profiles:
@@ -172,7 +173,7 @@ def _owner(profile: Path) -> OwnerClient:
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            owner = OwnerClient(profile)
+            owner = OwnerClient(profile, WORDS)
             owner.status()
         except CommonGroundError:
             if time.monotonic() > end:

@@ -20,6 +20,7 @@ from typing import Any
 from commonground.client.owner import OwnerClient
 from commonground.client.pieces import Piece
 from commonground.client.profile import Profile
+from commonground.client.prompts import passphrase_of
 from commonground.client.told import TEMPERATURE
 from commonground.embeddings import Encoder
 from commonground.errors import InputError, InterruptedRunError, TrustError
@@ -79,7 +80,7 @@ def certify_device(profile: Profile, asked: Asked, tick: Tick) -> Paper:
     given = None if asked.key is None else load_key(asked.key)
     encoder = Encoder()
     carried = read_carried(profile.charter(), offer.config["bounds"]["charter"], encoder.digest)
-    with OwnerClient(profile.folder) as owner, carried.folder() as folder, _stopped():
+    with OwnerClient(profile.folder, passphrase_of(profile)) as owner, carried.folder() as folder, _stopped():
         began, status = time.monotonic(), _ready_status(owner)
         file = _charter(carried, folder, asked)
         ready = make_ready(replace(asked, charter=None), encoder, file)

@@ -450,7 +450,7 @@ def test_a_vault_opens_what_join_made(kit: Kit) -> None:
         thread = threading.Thread(target=serve, args=(server, stop))
         thread.start()
         try:
-            with OwnerClient(made.folder) as owner:
+            with OwnerClient(made.folder, WORDS) as owner:
                 found = owner.consent()
                 assert owner.status()["consented"]
         finally:

@@ -15,7 +15,7 @@ import pytest
 import toy_vault
 from toy_models import tiny_base
 from toy_patience import until
-from toy_vault import Vault, running
+from toy_vault import KEY, Vault, running
 from toy_world import HashEncoder
 
 from commonground import language_model
@@ -24,7 +24,7 @@ from commonground.bounds.charter_schema import Charter
 from commonground.bounds.enforcement import Enforcement
 from commonground.bounds.guard import Guard
 from commonground.bounds.tiers import Placement
-from commonground.client import answers, belongings, sockets, takeout, told
+from commonground.client import answers, belongings, keys, sockets, takeout, told
 from commonground.client import vault_pb2 as pb
 from commonground.client.learner import Learner
 from commonground.client.lives import NEW_BASE, NEW_SHARED, TAKEN_BACK
@@ -414,8 +414,8 @@ def test_no_vault_is_one_line(tmp_path: Path, box: Vault) -> None:
         OwnerClient(tmp_path / "nothing")
     folder = tmp_path / "stale"
     sockets.run_folder(folder)
-    (folder / "run" / sockets.TOKEN).write_text("old")
-    with OwnerClient(folder) as stale, pytest.raises(InputError, match="does not answer"):
+    (folder / "run" / sockets.TOKEN).write_bytes(keys.lock_token(keys.door_key(KEY), "old"))
+    with OwnerClient(folder, key=KEY) as stale, pytest.raises(InputError, match="does not answer"):
         stale.status()
 
 

@@ -179,6 +179,7 @@ def test_a_node_that_nobody_answers_is_freed(
     """Its executor was killed between claiming a task and taking its message: Flower waits for good then."""
     monkeypatch.setattr(room, "STUCK", 0.3)
     link = Link()
+    (profile.run / EXECUTOR).parent.mkdir(parents=True)
     (profile.run / EXECUTOR).write_text('{"doing": "shared"}')
     node = part("node", tmp_path, "ready", "say=INFO:_Receiving:_train_message", "stay", line=link.read)
     with Running(profile, part("vault", tmp_path, "ready", "stay"), node, link=link) as running:

@@ -40,7 +40,7 @@ def offer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offer]:
 
 def ready(folder: Path) -> OwnerClient:
     """The owner's side, once it answers."""
-    owner = OwnerClient(folder)
+    owner = OwnerClient(folder, key=toy_vault.KEY)
     until(owner.status, "the vault", unless=(CommonGroundError,))
     return owner
 

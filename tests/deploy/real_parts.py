@@ -87,6 +87,7 @@ class Device:
         self.folder, self.name, self.profile = folder, name, folder / name
         self.path: str | None = None  # put before what is installed, for a canary build
         self._process: subprocess.Popen[bytes] | None = None
+        self._key: bytes | None = None
 
     def join(self, invitation: Path, **options: str) -> None:
         """`commonground device join`."""
@@ -135,12 +136,19 @@ class Device:
 
     def ask(self, question: Callable[[OwnerClient], T]) -> T:
         """What the vault tells its owner."""
-        with OwnerClient(self.profile) as owner:
+        with OwnerClient(self.profile, key=self.key) as owner:
             return question(owner)
+
+    @property
+    def key(self) -> bytes:
+        """Of the store, opened once: scrypt takes half a second."""
+        if self._key is None:
+            self._key = open_key(self.profile, PASSPHRASE)
+        return self._key
 
     def teach(self, comparisons: Sequence[Comparison]) -> None:
         """Say which answers were better, one by one."""
-        with OwnerClient(self.profile) as owner:
+        with OwnerClient(self.profile, key=self.key) as owner:
             for c in comparisons:
                 owner.add(c.prompt, c.chosen, c.rejected, c.tag)
 

@@ -109,7 +109,7 @@ class Vault:
         self.profile, self.store = profile, store
         self.server = VaultServer(profile, store, insecure)
         self.server.start()
-        self.owner = OwnerClient(profile.folder)
+        self.owner = OwnerClient(profile.folder, key=KEY)
         self.device = VaultDevice(str(socket_folder(profile.folder) / NODE))
         self.operator = Operator(offer)
 

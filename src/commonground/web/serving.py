@@ -35,6 +35,7 @@ class Place:
         certificate, key: PEM files; both or none, which is plain HTTP.
         where: how a person gets a new link, in words.
         link: name of the link file.
+        lock: how the link lies in it, for a folder that others of the same user read.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Place:
     key: Path | None = None
     where: str = ""
     link: str = LINK
+    lock: Callable[[bytes], bytes] = lambda link: link
 
 
 def serve(place: Place, title: str, build: Callable[[], None]) -> None:
@@ -76,7 +78,7 @@ def serve(place: Place, title: str, build: Callable[[], None]) -> None:
     door = Door(
         f"{scheme}://{place.host}:{port}",
         place.where,
-        lambda link: write_atomically(path, link.encode() + b"\n", private=True),
+        lambda link: write_atomically(path, place.lock(link.encode() + b"\n"), private=True),
     )
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.config.socket_io_js_transports = ["websocket"]  # long polling would be a second way in
