@@ -33,6 +33,7 @@ from flwr.clientapp import ClientApp
 from commonground.client import handlers
 from commonground.client.devices import open_device
 from commonground.client.guard import KINDS, Allowance, OversizedError, guarded, refusal
+from commonground.client.node import bound_data
 from commonground.client.parts import EXECUTOR
 from commonground.client.profile import read_profile
 from commonground.client.runtime import FLOWER, Claim, Runtime, check_flower
@@ -236,6 +237,7 @@ def main(words: list[str] | None = None) -> int:
             raise InputError(f"secret {asked.secret} cannot be read: {error.strerror}") from error
         from commonground.client.app import app  # the heavy libraries, once the cheap checks have passed
 
+        bound_data(Manifest.from_dict(profile.terms().manifest))
         tell = _teller(profile.run / EXECUTOR)
         tally = Tally(profile.log / "refusals.json")
         log.info("ready: flwr %s, commonground %s", FLOWER, profile.software)

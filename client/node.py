@@ -28,6 +28,8 @@ from commonground.manifest import Manifest
 
 HOST = "127.0.0.1"
 MEMORY = 4 << 30  # bytes of address space, of which Python and its threads map most and use little
+DATA = 1 << 30  # bytes that node or executor write: five times what they need
+ANSWER = 16 << 20  # bytes of an answer besides the tensors
 COPIES = 8  # of one message: as bytes, as a protobuf, as objects, on the way in and on the way out
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -108,8 +110,22 @@ def node_words(profile: Profile, port: int, secret: Path) -> list[str]:
 
 def memory_bound(manifest: Manifest) -> int:
     """Bytes of address space that the node may have."""
-    size = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in manifest.broadcast)
-    return MEMORY + COPIES * size
+    return MEMORY + COPIES * _size(manifest)
+
+
+def bound_data(manifest: Manifest) -> None:
+    """Bound what this process itself writes into memory: address space alone lets it fill gigabytes."""
+    most = DATA + COPIES * _size(manifest)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def answer_bound(manifest: Manifest) -> int:
+    """Bytes of one answer of the server: a message of the study, twice, and what heads and bundles take."""
+    return ANSWER + 2 * _size(manifest)
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in manifest.broadcast)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -132,12 +148,15 @@ def main(words: list[str] | None = None) -> int:
     os.environ["FLWR_HOME"] = str(profile.run / "flwr")  # nothing is written anywhere else
     bound = memory_bound(manifest)
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    bound_data(manifest)
     sys.argv = node_words(profile, asked.port, asked.secret)
     from flwr.supernode.cli import flower_supernode
 
+    from commonground.client.plain_http import take_plain
     from commonground.client.untimed import keep_times
 
     keep_times()
+    take_plain(answer_bound(manifest))
     flower_supernode()
     return 0
 

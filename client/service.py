@@ -30,6 +30,10 @@ KillMode=mixed
 UMask=0077
 NoNewPrivileges=yes
 ProtectSystem=strict
+# The whole device, its model included: what a server sends must not take the machine.
+MemoryMax=75%
+MemorySwapMax=0
+TasksMax=512
 ProtectHome=read-only
 ReadWritePaths={writable}
 PrivateTmp={private}

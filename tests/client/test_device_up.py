@@ -70,7 +70,7 @@ def test_every_port_is_on_loopback(device: Device) -> None:
             continue
         listening += [found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN]
     assert len(listening) == 3  # the node's Runtime API, the vault's port for the executor, and the page
-    assert set(listening) == {"127.0.0.1"}
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
 
 def test_pause_and_resume(device: Device) -> None:
