@@ -325,8 +325,9 @@ def _owned(
 
 
 def _owner(profile: Profile) -> OwnerClient:
-    from commonground.client.owner import OwnerClient
+    from commonground.client.owner import OwnerClient, locked_token
 
+    locked_token(profile.folder)  # before anybody is asked for a passphrase
     return OwnerClient(profile.folder, passphrase_of(profile))
 
 

@@ -30,6 +30,16 @@ Document = dict[str, Any]
 SHORT, LONG = 60.0, 3600.0  # seconds: what is looked up, and what trains or writes
 
 
+def locked_token(profile: Path) -> bytes:
+    """The owner's token as the vault of a profile wrote it; raises `InputError` where none was started."""
+    try:
+        return (run_folder(profile) / TOKEN).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"no vault runs on the profile {profile}", hint="start it: commonground device up"
+        ) from error
+
+
 class OwnerClient:
     """Calls the vault of one profile.
 
@@ -55,12 +65,7 @@ class OwnerClient:
         key: bytes | None = None,
     ) -> None:
         self.profile = profile
-        try:
-            locked = (run_folder(profile) / TOKEN).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"no vault runs on the profile {profile}", hint="start it: commonground device up"
-            ) from error
+        locked = locked_token(profile)
         if token is None:
             token = unlock_token(door_key(open_key(profile, passphrase) if key is None else key), locked)
         self.token = token

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from toy_patience import LIMIT
 
 BOMB = 3 << 30
 CALL = """
@@ -74,7 +75,7 @@ def asked(server: ThreadingHTTPServer) -> tuple[str, int]:
     """What a node's client says of the answer, and by how many kilobytes it grew."""
     address = f"127.0.0.1:{server.server_address[1]}"
     words = [sys.executable, "-c", CALL, address]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=True)
     said, grown = done.stdout.splitlines()
     return said, int(grown)
 

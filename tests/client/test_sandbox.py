@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from toy_patience import LIMIT
 from toy_up import Device
 
 from commonground.child_environment import child_environment
@@ -181,7 +182,7 @@ def attacked(device: Device, module: str, lacks: str = "") -> dict[str, Any]:
         env=child_environment({"COMMONGROUND_VAULT": f"127.0.0.1:{port}"}),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=LIMIT,
         check=False,
     )
     line_of = [text for text in done.stdout.splitlines() if text.startswith("GOT")]
