@@ -22,7 +22,7 @@ from typing import cast
 import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from commonground.errors import InterruptedRunError, RunFolderError
 from commonground.recipe import noise_seed
@@ -141,6 +141,13 @@ def enrolled_nodes(study: Study) -> dict[int, int]:
         return {row.slot: int(cast(str, row.node)) for row in rows}
 
 
+def quarantined(study: Study) -> int:
+    """How many places are in quarantine."""
+    with study.database.reading() as session:
+        here = Enrolled.revoked.is_(None), Enrolled.quarantined.is_not(None)
+        return session.scalar(select(func.count()).select_from(Enrolled).where(*here)) or 0
+
+
 def waiting(round: int, here: int, wanted: int, able: int, least: int) -> str:
     """What a round waits for, in words.
 
@@ -228,12 +235,13 @@ class Deployment(Conduct):
         """
         settings, began, said = self._study.settings, time.monotonic(), ""
         least = max(1, settings.minimum)
-        wanted = max(least, settings.min_online)
         while True:
             offer = self._study.offer
             if not offer.is_open():
                 raise InterruptedRunError(f"the study is closed: its time is {offer.opens} to {offer.closes}")
             enrolled, online = enrolled_nodes(self._study), set(self._grid.get_node_ids())
+            # Nobody waits for those in quarantine: one participant would halt the study by getting there.
+            wanted = max(least, settings.min_online - quarantined(self._study))
             wrapper.eligible = np.array(sorted(enrolled), np.int64)
             here = sum(node in online for node in enrolled.values())
             able = sum(enrolled[person] in online for person in wrapper.turn(round).tolist())

@@ -262,6 +262,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _values(self) -> object:
         length = self.headers.get("Content-Length", "")
+        if self.headers.get("Content-Encoding") or self.headers.get("Transfer-Encoding"):
+            raise TrustError("the request is packed")
         if self.path != PATH or not length.isdigit() or int(length) > MOST:
             raise TrustError("the request has another path or size")
         try:

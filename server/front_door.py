@@ -16,8 +16,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import resource
 import shutil
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from commonground.errors import InputError
@@ -29,7 +32,15 @@ from commonground.study.enrolment import MOST, PATH
 from commonground.study.public_parts import PATH as PARTS
 
 REFUSED = "front_door.jsonl"
+EACH = 512  # connections of one address
+HEAD = 10  # seconds for a handshake, and for a request's head
+CONNECTIONS = 16_384  # of a worker, where the system lets it open so many files
+PACKED = "front door: a packed request"
+CROWD = "front door: more connections of one address than devices need"
 PIECE, LARGEST = 1 << 20, 50_000_000  # bytes of it that are read at once, and that it has at most
+SPARE = 256  # files of a worker beside its connections
+ESTABLISHED = "01"  # as the kernel lists it
+TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 FLOOD = "front door: more refusals than can be counted"
 FLEET = (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
@@ -42,7 +53,8 @@ daemon off;
 pid "{run}/nginx.pid";
 error_log "{log}/front_door.log" warn;
 worker_processes 2;
-events {{ worker_connections 2048; }}
+worker_rlimit_nofile {files};
+events {{ worker_connections {connections}; }}
 http {{
   server_tokens off;
   default_type application/octet-stream;
@@ -51,19 +63,24 @@ http {{
   map $status $refused {{ ~^[123] 0; 499 0; default 1; }}
   access_log "{run}/{refused}" refused if=$refused;
 {temporary}
-  client_header_timeout 10s; client_body_timeout 30s; send_timeout 60s; keepalive_timeout 65s;
+  client_header_timeout {head}s; client_body_timeout 30s; send_timeout 60s; keepalive_timeout 65s;
   large_client_header_buffers 4 8k;
-  limit_req_zone $binary_remote_addr zone=enrol:2m rate=60r/m;
-  limit_req_zone $binary_remote_addr zone=fleet:10m rate=300r/s;
-  limit_req_zone $binary_remote_addr zone=parts:2m rate=60r/m;
-  limit_req_zone $binary_remote_addr zone=closed:2m rate=10r/s;
-  limit_conn_zone $binary_remote_addr zone=each:10m;
-  limit_conn_zone $binary_remote_addr zone=taking:2m;
+  # An IPv4 address, or the first 64 bits of an IPv6 one: whoever has one has all that begin with them.
+  map $binary_remote_addr $client {{
+    default $binary_remote_addr; "~(?s)^(?<network>.{{8}}).{{8}}$" $network;
+  }}
+  limit_req_zone $client zone=enrol:2m rate=60r/m;
+  limit_req_zone $client zone=fleet:10m rate=300r/s;
+  limit_req_zone $client zone=parts:2m rate=60r/m;
+  limit_req_zone $client zone=closed:2m rate=10r/s;
+  limit_conn_zone $client zone=each:10m;
+  limit_conn_zone $client zone=taking:2m;
   limit_req_status {too_many}; limit_conn_status {too_many};
   limit_req_log_level info; limit_conn_log_level info;
   proxy_http_version 1.1;
   proxy_set_header Connection "";
   proxy_set_header Host localhost;
+  proxy_set_header Accept-Encoding "";
   proxy_connect_timeout 5s; proxy_read_timeout 60s; proxy_send_timeout 60s;
   proxy_max_temp_file_size 0;
   upstream superlink {{ server 127.0.0.1:{superlink}; keepalive 32; }}
@@ -73,7 +90,9 @@ http {{
     ssl_certificate_key "{folder}/server.key";
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache shared:tls:2m;
-    limit_conn each 512;
+    limit_conn each {each};
+    reset_timedout_connection on;
+    if ($http_content_encoding) {{ return 415; }}  # what is packed may be a thousand times as large
     set $args "";
     client_max_body_size {other};
     client_body_buffer_size {other};
@@ -90,7 +109,7 @@ http {{
     }}
     location = {parts_path} {{
       limit_req zone=parts burst=20 nodelay;
-      limit_conn each 512; limit_conn taking 16;
+      limit_conn each {each}; limit_conn taking 16;
       client_max_body_size 1;
       if ($request_method !~ ^(GET|HEAD)$) {{ return 404; }}
       proxy_pass http://127.0.0.1:{enrol}{parts_path};
@@ -155,6 +174,7 @@ def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind:
             f"the path {str(study.folder)!r} holds a character that nginx cannot take: a quote, $ or \\",
             hint="move the study's folder, or rename it",
         )
+    files, connections = room()
     most = {"push-object": bounds.object_bytes + OTHER, "push-messages": bounds.tree_bytes + OTHER}
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     text = _CONFIG.format(
@@ -172,11 +192,58 @@ def write_config(study: Study, superlink: int, enrol: int, bounds: Limits, bind:
         parts_path=PARTS,
         other=OTHER,
         listen=listens_at(study.settings.address, bind),
+        each=EACH,
+        head=HEAD,
+        files=files,
+        connections=connections,
         fleet="\n".join(_LOCATION.format(name=name, most=most.get(name, OTHER)) for name in FLEET),
     )
     path = study.run / "nginx.conf"
     write_atomically(path, text.encode())
     return path
+
+
+def room() -> tuple[int, int]:
+    """Files that a worker of nginx may open, and its connections: each may need a second one inside."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = 2 * CONNECTIONS + SPARE if most == resource.RLIM_INFINITY else most
+    files = max(2 * SPARE, min(most, 2 * CONNECTIONS + SPARE))
+    return files, max(SPARE // 2, (files - SPARE) // 2)
+
+
+def crowds(port: int, tables: Iterable[Path] = TABLES) -> dict[str, int]:
+    """Addresses with more connections to a port of this machine than devices need, and how many they have.
+
+    nginx counts a connection once a request has arrived in it. One that sends three bytes and waits is seen
+    here, and by the firewall (docs/deploy.md).
+
+    Args:
+        port: the front door's.
+        tables: the kernel's lists of connections.
+    """
+    found = Counter[str]()
+    for table in tables:
+        try:
+            lines = table.read_text().splitlines()[1:]
+        except OSError:  # another system, or no IPv6
+            continue
+        for line in lines:
+            _, here, there, state = line.split()[:4]
+            if state == ESTABLISHED and int(here.rpartition(":")[2], 16) == port:
+                found[network(there.rpartition(":")[0])] += 1
+    return {name: count for name, count in found.items() if count > EACH}
+
+
+def network(kernel: str) -> str:
+    """An address as the kernel lists it, in 32-bit words; of IPv6 the first 64 bits."""
+    words = [bytes.fromhex(kernel[i : i + 8]) for i in range(0, len(kernel), 8)]
+    data = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    if len(data) == 4:
+        return str(ipaddress.IPv4Address(data))
+    address = ipaddress.IPv6Address(data)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def front_door_command(study: Study) -> list[str]:
@@ -229,12 +296,16 @@ def reason_of(line: bytes) -> str | None:
         return "front door: request that cannot be read"
     if path == PATH and inside:
         return None  # enrolment counts its own
+    if status == 415 and not inside:
+        return PACKED
     if status == 413:
         return "front door: message too large"
     if status == TOO_MANY and not inside:
         return "front door: too many requests"
     if status == 404 and not inside:
         return "front door: closed path"
+    if status == 403 and path.startswith("/v1/fleet/"):
+        return None  # the guard of the Fleet API counts its own, by place
     if status in (401, 403):
         return "front door: node key is not enrolled"
     if path.endswith("/activate-node") and status < 500:

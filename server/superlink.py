@@ -24,8 +24,7 @@ def superlink_command(study: Study, port: int) -> list[str]:
     at = study.folder
     return [
         sys.executable,
-        "-c",
-        "from flwr.superlink.cli.flower_superlink import flower_superlink; flower_superlink()",
+        *("-m", "commonground.server.superlink_process", str(at)),
         *("--host", HOST, "--port", str(port)),
         *("--ssl-ca-certfile", str(at / "ca.crt"), "--ssl-certfile", str(at / "server.crt")),
         *("--ssl-keyfile", str(at / "server.key"), "--enable-supernode-auth"),

@@ -32,7 +32,15 @@ from commonground.server.audit import Audit
 from commonground.server.bundle import build_bundle
 from commonground.server.control import FINISHED, Control, SuperLinkError
 from commonground.server.enrolment import EnrolmentService
-from commonground.server.front_door import Refusals, front_door_command, listens_at, nginx, write_config
+from commonground.server.front_door import (
+    CROWD,
+    Refusals,
+    crowds,
+    front_door_command,
+    listens_at,
+    nginx,
+    write_config,
+)
 from commonground.server.limits import limits
 from commonground.server.processes import Kept, end_all, end_session, identity, same_process
 from commonground.server.state import PID, Study, running
@@ -95,6 +103,8 @@ class Supervisor:
         self._control = Control(f"{HOST}:{self._port}", root_certificates(study.folder))
         self._refusals = Refusals(study)
         self._ready = False
+        self._door_port = int(listens_at(study.settings.address, bind).rpartition(":")[2])
+        self._crowds: set[str] = set()  # addresses that held too many connections when it was looked last
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -152,12 +162,23 @@ class Supervisor:
             self._study.refuse(reason, count)
         if inside and time.monotonic() - self._looked >= NODES:
             self._looked = time.monotonic()
+            self._crowded()
             try:
                 self._nodes()
                 self._submit()
             except SuperLinkError as error:
                 log.warning("%s", error.message)
             self._note()
+
+    def _crowded(self) -> None:
+        """Count addresses that hold more connections than devices need; the log says which, once."""
+        found = crowds(self._door_port)
+        for address, count in found.items():
+            if address not in self._crowds:
+                log.warning("%s holds %d connections to the front door: see docs/deploy.md", address, count)
+        if found:
+            self._study.refuse(CROWD, sum(found.values()))
+        self._crowds = set(found)
 
     def _nodes(self) -> None:
         """Who is online; and shut out whoever was revoked while nothing ran."""

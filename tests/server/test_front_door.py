@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -20,9 +21,12 @@ from commonground.manifest import Manifest, TensorSpec
 from commonground.server import front_door
 from commonground.server.front_door import (
     FLOOD,
+    PACKED,
     REFUSED,
     Refusals,
+    crowds,
     front_door_command,
+    network,
     nginx,
     reason_of,
     write_config,
@@ -47,6 +51,8 @@ def line(status: int, path: str, inside: str = "") -> bytes:
         (401, "/v1/fleet/pull-messages", "401", "front door: node key is not enrolled"),
         (412, "/v1/fleet/activate-node", "412", "front door: node key is not enrolled"),
         (415, "/v1/fleet/push-messages", "415", "front door: request that cannot be read"),
+        (415, "/enrol", "", "front door: a packed request"),
+        (403, "/v1/fleet/push-messages", "403", None),  # the guard counts its own, by place
         (400, "", "", "front door: request that cannot be read"),
         (403, "/enrol", "403", None),  # enrolment counts its own
         (413, "/enrol", "", "front door: message too large"),
@@ -153,6 +159,73 @@ def test_a_folder_with_spaces_is_served_and_nothing_that_a_stranger_wrote_is_kep
     written = [path for path in study.log.iterdir() if b"strangers" in path.read_bytes()]
     assert written == []
     assert reason_of(kept.splitlines()[0]) == "front door: closed path"
+
+
+def test_half_open_connections_do_not_shut_the_door_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class: what is limited per request is not limited before the request has come.
+
+    600 connections that send three bytes and wait, where 4,200 were enough to shut the door before.
+    """
+    monkeypatch.setattr(front_door, "CONNECTIONS", 600)
+    monkeypatch.setattr(front_door, "EACH", 100)
+    monkeypatch.setattr(front_door, "HEAD", 5)
+    port, held = free_port(), list[socket.socket]()
+    study = make_study(tmp_path / "study", address=f"127.0.0.1:{port}")
+    write_config(study, 1, 2, limits(toy_device.manifest()))
+    door = subprocess.Popen(front_door_command(study), stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 30
+        while not listens(port):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        for _ in range(600):
+            held.append(socket.create_connection(("127.0.0.1", port)))
+            held[-1].sendall(b"\x16\x03\x01")
+        assert crowds(port)["127.0.0.1"] >= 500  # the first may be over already
+        trust = ssl.create_default_context(cafile=str(study.folder / "ca.crt"))
+        for _ in range(4):  # another client each
+            with httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{port}", trust_env=False) as client:
+                assert client.post("/v1/fleet/get-run", content=b"x", timeout=30).status_code == 502
+                packed = client.post("/enrol", content=b"x", headers={"content-encoding": "gzip"})
+                assert packed.status_code == 415
+        while crowds(port):  # each has ten seconds (here five) for its handshake, and no more
+            assert time.monotonic() < end + 60
+            time.sleep(0.2)
+    finally:
+        for one in held:
+            one.close()
+        door.terminate()
+        door.communicate(timeout=20)
+    assert "not enough" not in (study.log / "front_door.log").read_text()
+    assert PACKED in [reason_of(found) for found in (study.run / REFUSED).read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        ("0100007F", "127.0.0.1"),
+        ("0000000000000000FFFF00000100007F", "127.0.0.1"),
+        ("B80D0120020001000300000001000000", "2001:db8:1:2::/64"),
+    ],
+)
+def test_addresses_as_the_kernel_lists_them(kernel: str, said: str) -> None:
+    assert network(kernel) == said
+
+
+def test_crowds_are_those_of_the_doors_own_port(tmp_path: Path) -> None:
+    """Two neighbours of one /64 are one client; what listens, or another port's, counts for nothing."""
+    rows = []
+    for number in range(300):
+        for last in ("01000000", "02000000"):
+            there = f"B80D01200200010003000000{last}:{40000 + number:04X}"
+            rows.append(f"{number}: B80D0120000000000000000001000000:20FB {there} 01 0 0")
+        rows.append(f"{number}: 0100007F:20FC 0100007F:{number:04X} 01 0 0")
+        rows.append(f"{number}: 0100007F:20FB 0200007F:{number:04X} 0A 0 0")
+    table = tmp_path / "tcp6"
+    table.write_text("head\n" + "\n".join(rows))
+    assert crowds(0x20FB, [table, tmp_path / "missing"]) == {"2001:db8:1:2::/64": 600}
 
 
 def test_a_folder_that_nginx_cannot_take_is_said(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class Nodes(InProcessGrid):
 def made(folder: Path, trust: str) -> Study:
     values = [f"people={PLACES}", f"cohort={PLACES}", f"rounds={ROUNDS}", "privacy.shared.epsilon=8"]
     study = toy_study.make_study(folder, values, enrolled=PLACES, trust=trust, minimum=1)
-    study.change(quarantine=MOST)
+    study.change(quarantine=MOST, min_online=PLACES)  # nobody waits for those in quarantine
     return study
 
 

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,6 +22,8 @@ import pytest
 import toy_device
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -34,9 +37,11 @@ from commonground.server.audit import verify
 from commonground.server.control import FINISHED
 from commonground.server.enrolment import invite
 from commonground.server.executor import FOREIGN
+from commonground.server.fleet_guard import ANOTHERS, FORGED, UNASKED
 from commonground.server.state import Study, running
 from commonground.server.superlink import free_port
 from commonground.server.supervisor import inside
+from commonground.strategies.arrivals import NOT_ALLOWED
 from commonground.study.invitation import Invitation, read_invitation
 from commonground.study.public_parts import LARGEST, read_parts
 
@@ -83,7 +88,17 @@ class Live:
         return device
 
     def up(self) -> None:
-        done = command("up", str(self.study.folder), "--detach", "--deadline", "15", "--min-online", "3")
+        done = command(
+            "up",
+            str(self.study.folder),
+            "--detach",
+            "--deadline",
+            "15",
+            "--min-online",
+            "4",
+            "--quarantine",
+            "16",
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -233,9 +248,60 @@ class Hostile:
         return honest(message)
 
 
+class Impostor:
+    """An enrolled device that speaks as others do, floods, and fetches what is not its own.
+
+    Args:
+        device: its own.
+        victim: gives another's question under way, or None.
+    """
+
+    def __init__(self, device: LightDevice, victim: LightDevice) -> None:
+        self.device, self.victim, self.statuses = device, victim, dict[str, int | str]()
+        self.questions: list[Message] = []  # the victim's
+
+    def __call__(self, message: Message) -> None:
+        run = message.metadata.run_id
+        nan = update({spec.name: np.full(spec.shape, np.nan, np.float32) for spec in toy_device.SPECS})
+        order = RecordDict({"arrays": message.content["arrays"], "config": message.content["config"]})
+        for name, head in (
+            ("as the server", {"src_node_id": 1, "dst_node_id": self.victim.node}),
+            ("a question of its own", {"src_node_id": self.device.node, "dst_node_id": self.victim.node}),
+            ("a question to the server", {"src_node_id": self.device.node, "dst_node_id": 1}),
+        ):
+            self.tried(name, Message(order, self.victim.node, "train"), run, **head)
+        if self.questions:
+            own = {"src_node_id": self.device.node}
+            self.tried("another's question", Message(nan, reply_to=self.questions[-1]), run, **own)
+            self.tried("as the victim", Message(nan, reply_to=self.questions[-1]), run)
+            node, theirs = Node(node_id=self.device.node), self.questions[-1].metadata.message_id
+            request = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=theirs)
+            self.status("another's message", lambda: self.device.fleet.ConfirmMessageReceived(request))
+        self.device.push(message, nan)
+        self.tried("a second reply", Message(honest(message), reply_to=message), run)
+
+    def tried(self, name: str, message: Message, run: int, **head: Any) -> None:
+        self.status(name, lambda: self.device.speak(message, run, **head))
+
+    def status(self, name: str, call: Callable[[], object]) -> None:
+        try:
+            call()
+            self.statuses.setdefault(name, "taken")
+        except httpx.HTTPStatusError as error:
+            self.statuses[name] = error.response.status_code
+
+
 def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Live) -> None:
     study = live.study
-    good = [Loop(live.device(name), honest) for name in ("ada", "bea")]
+    ada = live.device("ada")
+    imposed = Impostor(live.device("eve"), ada)
+
+    def watched(message: Message) -> RecordDict:
+        imposed.questions.append(message)
+        return honest(message)
+
+    good = [Loop(ada, watched), Loop(live.device("bea"), honest)]
+    liar = Loop(imposed.device, imposed)
     bad = live.device("cyd")
     wrong = Hostile(bad)
     # Keys and tokens that are not the study's.
@@ -245,7 +311,7 @@ def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Liv
     thief = live.stranger(bad.invitation)
     for refused in (thief.enrol(), stranger.enrol("A" * 43), thief.web.post("/enrol", content=b"{")):
         assert (refused.status_code, refused.json()) == (403, {"error": "refused"})
-    assert bad.enrol().json()["slot"] == 2  # asked again by the same key, the same answer
+    assert bad.enrol().json()["slot"] == 3  # asked again by the same key, the same answer
     with pytest.raises(httpx.HTTPStatusError):
         thief.activate()
     hostile = Loop(bad, wrong)
@@ -260,7 +326,7 @@ def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Liv
     before = {row["version"]: row["tensors"] for row in study.overview()["releases"]}
     live.up()
     until(lambda: study.overview()["finished"])
-    for loop in (*good, hostile):
+    for loop in (*good, hostile, liar):
         loop.end()
 
     view = study.overview()
@@ -284,6 +350,15 @@ def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Liv
     ):
         assert refusals.get(reason), (reason, refusals)
     assert verify(study.folder, study.signer)["lines"] > ROUNDS
+    # A node speaks for itself alone, and whoever does not is named.
+    assert {name: status for name, status in imposed.statuses.items() if status != 403} == {}
+    assert len(imposed.statuses) >= 6
+    places = {row["name"]: row for row in view["places"]}
+    assert set(places) == {"cyd", "eve"}
+    assert {FORGED, UNASKED, ANOTHERS, NOT_ALLOWED} <= set(places["eve"]["reasons"])
+    assert NOT_ALLOWED in places["cyd"]["reasons"]
+    assert places["eve"]["quarantined"]
+    assert not places["cyd"]["quarantined"]  # seven refusals at most, and sixteen are allowed here
 
     done = command("revoke", str(study.folder), "cyd")
     assert done.returncode == 0, done.stderr
@@ -293,7 +368,7 @@ def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Liv
     until(lambda: study.refusals()["front door: node key is not enrolled"] > counted)
     assert bad.enrol().status_code == 403
     people = study.overview()["people"]
-    assert (people["enrolled"], people["revoked"], people["invited"]) == (2, 1, 1)
+    assert (people["enrolled"], people["revoked"], people["invited"]) == (3, 1, 1)
 
 
 EVIL = """

@@ -102,7 +102,11 @@ class LightDevice:
 
     def push(self, message: Message, content: RecordDict, *, objects: bool = True) -> None:
         """Answer a message; without `objects` they are named and never sent."""
-        reply = Message(content, reply_to=message)
+        self.speak(Message(content, reply_to=message), message.metadata.run_id, objects=objects)
+
+    def speak(self, reply: Message, run: int, *, objects: bool = True, **head: Any) -> None:
+        """Push any message, with whatever its head is made to say."""
+        reply.metadata.__dict__.update({f"_{name}": value for name, value in head.items()})
         reply.metadata.__dict__["_message_id"] = reply.object_id
         parts = get_all_nested_objects(reply)
         head = message_to_proto(_bare(reply))
@@ -117,7 +121,7 @@ class LightDevice:
             self.fleet.PushObject(
                 PushObjectRequest(
                     node=Node(node_id=self.node),
-                    run_id=message.metadata.run_id,
+                    run_id=run,
                     session_id=answer.session_id,
                     object_id=name,
                     object_content=self.before_push(part.deflate()),
