@@ -37,13 +37,6 @@ def make_certificates(study: str, host: str, closes: datetime = EARLIEST) -> Cer
     """
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"commonground study {study}")])
-    ca = (
-        _builder(ca_name, ca_name, ca_key.public_key(), AUTHORITY_DAYS, closes)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
     names: list[x509.GeneralName] = [
         x509.DNSName("localhost"),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
@@ -54,6 +47,16 @@ def make_certificates(study: str, host: str, closes: datetime = EARLIEST) -> Cer
         own = x509.DNSName(host)
     if own not in names:
         names.append(own)
+    # Whoever trusts this authority, in a browser for the console say, trusts it for these names and no other.
+    only = x509.NameConstraints(permitted_subtrees=[_subtree(name) for name in names], excluded_subtrees=None)
+    ca = (
+        _builder(ca_name, ca_name, ca_key.public_key(), AUTHORITY_DAYS, closes)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(only, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"commonground front door {study}")])
     server = (
         _builder(subject, ca_name, key.public_key(), SERVER_DAYS, closes)
@@ -104,3 +107,8 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _subtree(name: x509.GeneralName) -> x509.GeneralName:
+    """The name as a constraint: an address is a network of one."""
+    return x509.IPAddress(ipaddress.ip_network(name.value)) if isinstance(name, x509.IPAddress) else name

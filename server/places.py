@@ -3,7 +3,8 @@
 A place is what enrolment gave and what `server revoke` takes away. Everything refused that an enrolled node's
 key vouches for is counted under its place, on disk, whichever process refused it. After as many refusals as
 the operator's setting says the place is quarantined: it is asked for nothing until the operator pardons it.
-An honest device is never counted here: it sends what passes, or says with a constant that it sends nothing.
+An honest device sends what passes, or says with a constant that it sends nothing; it is counted here where it
+was cut off in the middle of a message.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from toy_patience import joined
 
 from commonground.errors import TrustError
+from commonground.server import audit as module
 from commonground.server.audit import HEAD, LOG, Audit, entries, verify
 from commonground.study.signing import load_key, new_key, public_hex
 
@@ -113,3 +114,25 @@ def test_several_processes_write_one_log(log: tuple[Path, str]) -> None:
         joined(writer)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert verify(folder, signer)["lines"] == 34
+
+
+def test_a_line_more_does_not_read_all_before_it(
+    log: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole log was checked for each new line: quadratic in all. A change since is found all the same."""
+    folder, signer = log
+    audit = Audit(folder, load_key(folder / "signing.key"))
+    audit.add("first of this process")
+    checked: list[Path] = []
+    monkeypatch.setattr(module, "verify", lambda at, by: checked.append(at) or verify(at, by))
+    for number in range(20):
+        audit.add("more", number=number)
+    Audit(folder, load_key(folder / "signing.key")).add("of another process")
+    audit.add("again")
+    assert checked == []
+    assert verify(folder, signer)["lines"] == 4 + 23
+    text = (folder / LOG).read_text()
+    write(folder, [text.splitlines()[1], *text.splitlines()[1:]])
+    with pytest.raises(TrustError, match="line 1 does not follow"):
+        audit.add("over a changed line")
+    assert checked == [folder]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,9 @@ from unittest import mock
 import pytest
 import toy_device
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from toy_encoder import save_encoder
 from toy_study import make_study
 
@@ -117,6 +120,71 @@ def test_certificates_are_of_the_study_and_of_its_address(tmp_path: Path) -> Non
         assert host in names or host in found.get_values_for_type(x509.DNSName)
         assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         ssl.create_default_context(cafile=str(study.folder / "ca.crt"))
+        only = ca.extensions.get_extension_for_class(x509.NameConstraints)
+        assert only.critical  # whoever imports it trusts it for the study's own names
+        assert {str(name.value) for name in only.value.permitted_subtrees or ()} == {
+            "localhost",
+            *(str(ipaddress.ip_network(ip)) for ip in ips),
+            *([] if host in ips or host.startswith("[") else [host]),
+        }
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "fine"), [("localhost", "localhost", True), ("h.example", "x.org", False)]
+)
+def test_the_authority_vouches_for_the_study_s_names_alone(
+    tmp_path: Path, host: str, name: str, fine: bool
+) -> None:
+    """Who gets the authority's key could be any site, for a browser that imported it for the console."""
+    made, now = make_certificates("first", host), datetime.now(UTC)
+    ca, ca_key = (
+        x509.load_pem_x509_certificate(made.ca),
+        serialization.load_pem_private_key(made.ca_key, None),
+    )
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=9))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    pem = leaf.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "leaf.pem").write_bytes(pem)
+    inside, outside = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.create_default_context(cadata=made.ca.decode()),
+    )
+    inside.load_cert_chain(tmp_path / "leaf.pem")
+    ours, theirs = (ssl.MemoryBIO(), ssl.MemoryBIO()), (ssl.MemoryBIO(), ssl.MemoryBIO())
+    server = inside.wrap_bio(ours[0], ours[1], server_side=True)
+    client = outside.wrap_bio(theirs[0], theirs[1], server_hostname=name)
+    said = ""
+    for _ in range(4):
+        for end in (client, server):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLCertVerificationError as error:
+                said = error.verify_message
+        ours[0].write(theirs[1].read())
+        theirs[0].write(ours[1].read())
+        if said:
+            break
+    assert said == ("" if fine else "permitted subtree violation")
 
 
 def test_certificates_are_good_for_two_years_and_until_the_study_ends() -> None:
