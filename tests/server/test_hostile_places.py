@@ -36,6 +36,7 @@ from commonground.strategies.arrivals import NOT_ALLOWED, TOO_LONG
 from commonground.strategies.records import train_content
 
 HONEST, ROUNDS, MOST = 3, 6, 2
+GRID = toy_device.manifest().grid
 MARK = "stranger's words %s {0} \x1b[31m"
 Arrays = dict[str, np.ndarray]
 Answer = Callable[[Study, Arrays], RecordDict | Error]
@@ -47,6 +48,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def good(value: float = 0.1) -> Arrays:
+    """An update on the grid."""
+    value = round(value / GRID) * GRID
     return {spec.name: np.full(spec.shape, value, np.float32) for spec in toy_device.SPECS}
 
 
@@ -72,7 +75,7 @@ def over(study: Study, right: Arrays) -> RecordDict:
     """Just over what an honest message can be."""
     wrapper = study_job(study).wrapper()
     most = honest_reach(wrapper.manifest, wrapper.device_noise).joint
-    return train_content(good(1.001 * most / np.sqrt(wrapper.manifest.size)))
+    return train_content(good(1.01 * most / np.sqrt(wrapper.manifest.size)))
 
 
 def record(name: str, value: MetricRecord | ConfigRecord) -> Answer:
@@ -90,6 +93,7 @@ KINDS: dict[str, Answer] = {
     "just over the bound": over,
     "NaN": first(np.full(3, np.nan, np.float32)),
     "infinite": first(np.full(3, -np.inf, np.float32)),
+    "off the grid": first(np.array([GRID, 1.5 * GRID, 0.0], np.float32)),
     "another shape": first(np.zeros((9, 9), np.float32)),
     "another dtype": first(np.zeros(3, np.float64)),
     "another name": lambda study, right: train_content(right | {MARK: np.zeros(3, np.float32)}),
@@ -104,7 +108,7 @@ KINDS: dict[str, Answer] = {
     "nothing": lambda study, right: RecordDict(),
 }
 PLACES = HONEST + len(KINDS)
-LONG = {"a huge norm", "aimed at the end of float32", "just over the bound"}
+LONG = {"just over the bound"}  # what is larger still is off the grid
 
 
 class Nodes(InProcessGrid):

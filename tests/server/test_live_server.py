@@ -201,7 +201,7 @@ def test_the_network_reaches_the_fleet_and_enrolment_and_nothing_else(live: Live
 
 def honest(message: Message) -> RecordDict:
     specs = toy_device.SPECS
-    return update({spec.name: np.full(spec.shape, 0.1, np.float32) for spec in specs})
+    return update({spec.name: np.full(spec.shape, 0.125, np.float32) for spec in specs})
 
 
 class Hostile:
@@ -351,7 +351,7 @@ def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Liv
         assert refusals.get(reason), (reason, refusals)
     assert verify(study.folder, study.signer)["lines"] > ROUNDS
     # A node speaks for itself alone, and whoever does not is named.
-    # A second reply is refused while the first waits, and after it was fetched it is a late one, which is dropped.
+    # A second reply is refused while the first waits; once that was fetched it is late, and is dropped.
     assert imposed.statuses.pop("a second reply") in (403, "taken")
     assert {name: status for name, status in imposed.statuses.items() if status != 403} == {}
     assert len(imposed.statuses) >= 6
