@@ -193,8 +193,8 @@ class Stage:
 
 
 @contextmanager
-def staged(person: Person, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """A device of a person, up, with the test's stream and clock."""
+def staged(person: Person, folder: Path, patch: pytest.MonkeyPatch, **changes: Any) -> Iterator[Stage]:
+    """A device of a person, up, with the test's stream and clock; `changes` are of the study."""
     clock = Clock()
     with patch.context() as m:
         m.setattr(features, "Encoder", HashEncoder)
@@ -208,7 +208,7 @@ def staged(person: Person, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[
             return work(self, *given)
 
         m.setattr(Learner, "answer", slow)
-        offer = toy_vault.offer_of(toy_vault.study_config(rounds=ROUNDS))
+        offer = toy_vault.offer_of(toy_vault.study_config(rounds=ROUNDS, **changes))
         with running(folder, offer) as box:
             m.setenv("COMMONGROUND_VAULT", str(socket_folder(box.profile.folder) / NODE))
             for tag, rows in (("taste", person.taste), ("safety", person.safety)):
