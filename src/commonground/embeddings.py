@@ -90,7 +90,13 @@ class Encoder:
     def _embed_one(self, text: str) -> np.ndarray:
         import torch
 
-        tokens = self._tokenizer(text or " ", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = self._tokenizer(
+            text or " ",
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+            split_special_tokens=True,  # a text that spells [SEP] ends nothing
+        )
         if tokens["input_ids"].shape[1] == 0:  # nothing to read, as in " " without special tokens
             tokens = {"input_ids": torch.tensor([[self._tokenizer.eos_token_id or 0]])}
         with torch.inference_mode():

@@ -56,7 +56,9 @@ class StateEncoder(Encoder):
         return np.asarray(states[len(asked) :].mean(0).numpy(), dtype=np.float32)
 
     def _tokens(self, text: str) -> list[int]:
-        found: Any = self._tokenizer(text, truncation=True, max_length=256)["input_ids"]
+        found: Any = self._tokenizer(text, truncation=True, max_length=256, split_special_tokens=True)[
+            "input_ids"
+        ]
         return [int(k) for k in found]
 
     def read(self, prompts: Sequence[str], answers: Sequence[str], *, keep: bool = True) -> np.ndarray:

@@ -270,7 +270,13 @@ class Classifier:
         found = []
         for k, prompt in enumerate(prompts):
             texts = (prompt,) if answers is None else (prompt, answers[k])
-            tokens = self._tokenizer(*texts, truncation=True, max_length=self._max, return_tensors="pt")
+            tokens = self._tokenizer(
+                *texts,
+                truncation=True,
+                max_length=self._max,
+                return_tensors="pt",
+                split_special_tokens=True,  # a text that spells [SEP] ends nothing
+            )
             with torch.inference_mode():
                 chance = self._model(**tokens).logits[0].double().softmax(-1)
             found.append(float(chance[self._unsafe].sum()))

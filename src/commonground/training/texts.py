@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from commonground.tokens import chat_ids, plain_ids, with_ends
+
 Ids = tuple[int, ...]
 
 
@@ -26,19 +28,16 @@ class TextEncoder:
 
     def _prompt(self, text: str) -> Ids:
         if getattr(self._tokenizer, "chat_template", None):
-            rendered = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
-            ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+            ids = chat_ids(self._tokenizer, text)
         else:
-            ids = self._tokenizer(text)["input_ids"]
+            ids = with_ends(self._tokenizer, text)
         if not ids:  # an empty prompt still needs one position that predicts the first answer token
             start = self._tokenizer.bos_token_id
             ids = [start if start is not None else (self.end or 0)]
         return tuple(ids[-self._max_prompt :])
 
     def _answer(self, text: str) -> Ids:
-        ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = plain_ids(self._tokenizer, text)
         if self.end is not None:
             ids.append(self.end)
         return tuple(ids[: self._max_answer])
