@@ -194,7 +194,7 @@ def test_half_open_connections_do_not_shut_the_door_and_are_counted(
         for one in held:
             one.close()
         door.terminate()
-        door.communicate(timeout=20)
+        door.communicate(timeout=LIMIT)
     assert "not enough" not in (study.log / "front_door.log").read_text()
     assert PACKED in [reason_of(found) for found in (study.run / REFUSED).read_bytes().splitlines()]
 
