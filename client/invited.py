@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,6 +171,21 @@ def node_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
     return found if isinstance(found, ec.EllipticCurvePrivateKey) else None
 
 
+def read_answer(content: bytes) -> tuple[int, str, str]:
+    """Slot, name and node that a server answers an enrolment with; raises `TrustError`."""
+    try:
+        found = json.loads(content)
+        slot, name, node = int(found["slot"]), str(found["name"]), str(found.get("node_id") or "")
+        if not (name.isprintable() and node.isprintable()):  # they are shown in a terminal
+            raise ValueError("not to be printed")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise TrustError(
+            "the server's answer to the enrolment cannot be read",
+            hint="try the same command once more; then ask the operator",
+        ) from error
+    return slot, name, node
+
+
 def enrol(
     client: httpx.Client, invitation: Invitation, key: ec.EllipticCurvePrivateKey, folder: Path
 ) -> Profile:
@@ -193,16 +209,7 @@ def enrol(
             reply.status_code, (f"the server refuses with code {reply.status_code}", "ask the operator")
         )
         raise (LaterError if reply.status_code in LATER else RefusedError)(words, hint=hint)
-    try:
-        found = reply.json()
-        slot, name, node = int(found["slot"]), str(found["name"]), str(found.get("node_id") or "")
-        if not (name.isprintable() and node.isprintable()):  # they are shown in a terminal
-            raise ValueError("not to be printed")
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise TrustError(
-            "the server's answer to the enrolment cannot be read",
-            hint="try the same command once more; then ask the operator",
-        ) from error
+    slot, name, node = read_answer(reply.content)
     terms = invitation.terms
     return Profile(
         folder,

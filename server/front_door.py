@@ -292,7 +292,7 @@ def reason_of(line: bytes) -> str | None:
     try:
         values = json.loads(line)
         status, inside, path = int(values["status"]), str(values["inside"]), str(values["path"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "front door: request that cannot be read"
     if path == PATH and inside:
         return None  # enrolment counts its own

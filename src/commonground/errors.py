@@ -57,6 +57,13 @@ class Reason(Enum):
     UNACCOUNTED = "something left that no charge covers"
 
 
+def one_line(text: str) -> str:
+    """A text with everything that is not shown as it is (line ends, escapes, marks of direction) escaped."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class CommonGroundError(Exception):
     """Base of every error of this package.
 
@@ -83,9 +90,14 @@ class CommonGroundError(Exception):
         key: str | None = None,
         verb: str = " is ",
     ) -> None:
-        self.message = detail if key is None else f"{key}{verb}{detail}"
+        self.message = self._shown(detail if key is None else f"{key}{verb}{detail}")
         super().__init__(self.message)
         self.detail, self.hint, self.reason, self.key = detail, hint, reason, key
+
+    @staticmethod
+    def _shown(text: str) -> str:
+        """The text on one line: what it quotes may be a stranger's, and moves no cursor of a terminal."""
+        return one_line(text)
 
 
 class InputError(CommonGroundError):
@@ -106,8 +118,12 @@ class ConfigError(InputError):
     error_code = "bad_config"
 
     def __init__(self, faults: Sequence[str], *, hint: str | None = None) -> None:
-        super().__init__("\n".join(faults), hint=hint)
-        self.faults = tuple(faults)
+        self.faults = tuple(one_line(fault) for fault in faults)
+        super().__init__("\n".join(self.faults), hint=hint)
+
+    @staticmethod
+    def _shown(text: str) -> str:
+        return "\n".join(one_line(fault) for fault in text.split("\n"))
 
 
 class DataError(InputError):

@@ -137,7 +137,7 @@ def head_from(values: Mapping[str, Any], embed: Embed, encoder: str, what: str =
         weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").astype(np.float64)
         version, name, on = int(values["version"]), str(values["name"]), str(values["encoder"])
         head = Head(embed, on, weights, float(values["bias"]), answers=bool(values["answers"]), name=name)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{what} is damaged: {type(error).__name__}: {error}") from error
     if version != VERSION or on != encoder:
         raise ModelError(
