@@ -200,7 +200,10 @@ def _record(data: bytes) -> Any:
         raise InputError("no object")
     try:
         array = Array(
-            values.get("dtype"), values.get("shape"), values.get("stype"), bytes(values.get("data", ()))
+            dtype=values.get("dtype"),
+            shape=tuple(values.get("shape", ())),
+            stype=values.get("stype"),
+            data=bytes(values.get("data", ())),
         )
         record = ArrayRecord({str(values.get("name")): array})
     except Exception as error:  # Flower's own wire format refuses it before our code is reached
