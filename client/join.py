@@ -164,7 +164,9 @@ class Draft:
 
     def make(self, cap: float) -> ec.EllipticCurvePrivateKey:
         """Node key, store and consent; what an earlier try with this invitation left is gone on with."""
+        from commonground.client.database import identity_of
         from commonground.client.keys import make_key, open_key
+        from commonground.client.noise_secret import make_secret
         from commonground.client.store import NAME, Store
 
         found = self._earlier()
@@ -175,6 +177,7 @@ class Draft:
             found = new_node_key(self.folder / "node.key")
             write_atomically(self.folder / "ca.crt", self._invitation.ca.encode())
             raw = make_key(self.folder, self._choices.passphrase, keyring=self._choices.keyring)
+            make_secret(identity_of(raw), keyring=self._choices.keyring)
         else:
             raw = open_key(self.folder, self._choices.passphrase)
         offer, signer = self._invitation.offer, self._invitation.signer
@@ -203,10 +206,13 @@ class Draft:
 
     def forget(self) -> None:
         """Leave nothing; a key in the keyring goes first."""
-        from commonground.client.keys import destroy_key
+        from commonground.client.keys import destroy_key, identity_at
+        from commonground.client.noise_secret import forget_secret
 
         if marked(self.folder):
             with suppress(CommonGroundError):
+                if (identity := identity_at(self.folder)) is not None:
+                    forget_secret(identity)
                 destroy_key(self.folder)
         remove_draft(self.folder)
 

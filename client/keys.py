@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from commonground.client.database import KEY_BYTES
+from commonground.client.database import KEY_BYTES, identity_of
 from commonground.client.system_keyring import SERVICE, forget, keep, recall
 from commonground.errors import InputError, StorageError
 
@@ -59,7 +60,7 @@ def make_key(folder: Path, passphrase: str | None = None, *, keyring: bool = Tru
             "no way to keep the store's key was chosen; accepted: the keyring, a passphrase, both"
         )
     key = os.urandom(KEY_BYTES)
-    values: dict[str, Any] = {"schema": 1, "check": _check(key)}
+    values: dict[str, Any] = {"schema": 1, "check": identity_of(key)}
     if passphrase is not None:
         values["passphrase"] = _wrap(key, passphrase)
     if keyring:
@@ -156,6 +157,15 @@ def unlock_link(token: str, data: bytes) -> str:
     return unlock_token(hashlib.sha256(token.encode()).digest(), data).strip()
 
 
+def identity_at(folder: Path) -> str | None:
+    """`identity_of` the key of a profile's store, without opening it; None where nothing says it any more."""
+    try:
+        found = str(_read(folder / NAME).get("check", ""))
+    except StorageError:
+        return None
+    return found if re.fullmatch("[0-9a-f]{32}", found) else None
+
+
 def destroy_key(folder: Path) -> str:
     """Destroy every way to the key; nothing opens the store any more. Doing it again is no error.
 
@@ -204,13 +214,13 @@ def _wrap(key: bytes, passphrase: str) -> dict[str, Any]:
             hint="four or five words that have nothing to do with each other are easy to keep in mind",
         )
     salt, nonce = os.urandom(16), os.urandom(12)
-    wrapped = AESGCM(_stretch(passphrase, salt, SCRYPT)).encrypt(nonce, key, _check(key).encode())
+    wrapped = AESGCM(_stretch(passphrase, salt, SCRYPT)).encrypt(nonce, key, identity_of(key).encode())
     return {
         **SCRYPT,
         "salt": salt.hex(),
         "nonce": nonce.hex(),
         "wrapped": wrapped.hex(),
-        "check": _check(key),
+        "check": identity_of(key),
     }
 
 
@@ -237,12 +247,8 @@ def _stretch(passphrase: str, salt: bytes, numbers: Mapping[str, int]) -> bytes:
     return kdf.derive(unicodedata.normalize("NFC", passphrase).encode())  # keyboards differ in accents
 
 
-def _check(key: bytes) -> str:
-    return hmac.new(key, b"commonground store", hashlib.sha256).hexdigest()[:32]
-
-
 def _same(key: bytes, values: Mapping[str, Any], who: str) -> bytes:
-    if not hmac.compare_digest(_check(key), str(values.get("check", ""))):
+    if not hmac.compare_digest(identity_of(key), str(values.get("check", ""))):
         raise InputError(
             f"{who} gives the key of another store", hint=f"use the passphrase if you set one, or {_BACKUP}"
         )

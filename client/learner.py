@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from commonground import __version__
-from commonground.client.noise import standard_normals
+from commonground.client.noise import message_normals, standard_normals
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
 from commonground.embeddings import Encoder
@@ -271,7 +271,12 @@ class Learner:
 
 
 def seal_answer(
-    understood: Understood, found: Answer, round: int, asked: float | None, insecure: Insecure | None
+    understood: Understood,
+    found: Answer,
+    round: int,
+    asked: float | None,
+    insecure: Insecure | None,
+    secret: tuple[bytes, str] | None = None,
 ) -> Sealed:
     """Clip, add this device's noise where it adds it, and seal.
 
@@ -280,7 +285,9 @@ def seal_answer(
         found: what `Learner.answer` gave.
         round: the round.
         asked: the clip that the server asked for, or None.
-        insecure: reproducible noise instead of the operating system's.
+        insecure: a simulation's noise instead of the device's own.
+        secret: the device's secret, and what stands for the release that is answered; None draws from the
+            operating system.
 
     Raises:
         EgressError: the manifest does not allow it.
@@ -291,13 +298,21 @@ def seal_answer(
         round=round,
         clip=asked,
         deviation=understood.noise_std,
-        draw=lambda _: device_normals(understood, round, insecure),
+        draw=lambda clipped: device_normals(understood, clipped, round, insecure, secret),
     )
 
 
-def device_normals(understood: Understood, round: int, insecure: Insecure | None) -> Arrays:
-    """What the noise of one message is made of: of the operating system, or of a simulation for a test."""
+def device_normals(
+    understood: Understood,
+    clipped: Mapping[str, np.ndarray],
+    round: int,
+    insecure: Insecure | None,
+    secret: tuple[bytes, str] | None = None,
+) -> Arrays:
+    """What the noise of one message is made of; arguments as in `seal_answer`."""
     manifest = understood.manifest
+    if insecure is None and secret is not None:
+        return message_normals(manifest, *secret, clipped)
     if insecure is None:
         return {spec.name: standard_normals(spec.shape) for spec in manifest.tensors}
     found = seeded_normals(manifest, insecure.noise_seed(understood), [insecure.person], round)

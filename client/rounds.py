@@ -18,6 +18,7 @@ import logging
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import NoReturn
 
 import torch
@@ -26,6 +27,7 @@ from commonground.client.consent import Accepted
 from commonground.client.device_ledger import DeviceLedger, Upload, scope_of
 from commonground.client.learner import Arrays, Insecure, Understood, seal_answer, understand
 from commonground.client.lives import NEW_SHARED, Life, Lives
+from commonground.client.noise_secret import read_secret
 from commonground.client.profile import Profile
 from commonground.client.store import Store
 from commonground.comparisons import TAGS
@@ -40,6 +42,7 @@ from commonground.errors import (
 )
 from commonground.manifest import Manifest, Sealed, reopen
 from commonground.study.release import Release, check_release
+from commonground.study.signing import digest
 from commonground.training.client_half import Answer
 from commonground.training.update import PrivateState
 
@@ -109,6 +112,10 @@ class Rounds:
             meant.manifest.accepted(clip)
         except EgressError as error:
             self._refuse(Reason.OTHER_CLIP, error)
+        try:
+            self.secret(meant, taken)
+        except InputError as error:
+            self._refuse(error.reason or Reason.FAILED, error)
         try:
             sent = self.ledger.once(
                 Upload(self.scope, taken),
@@ -267,6 +274,16 @@ class Rounds:
                 self.store.memory.save(_kept(offer), release.version, arrays)
         return release
 
+    def secret(self, meant: Understood, release: Release) -> tuple[bytes, str] | None:
+        """What the noise of an answer to a release is made with; None where this device adds none of its own.
+
+        Raises:
+            InputError: this machine has no secret for the store.
+        """
+        if self.insecure is not None or not meant.manifest.noise_on_device:
+            return None
+        return read_secret(self.store.identity), f"{self.scope}\n{digest(asdict(release))}"
+
     def _make(self, meant: Understood, release: Release, arrays: Arrays, clip: float | None) -> Sealed:
         # Where the private adapter takes part in the shared phase, the answer waits for what trains it.
         private = contextlib.nullcontext() if meant.plan.schedule == "decoupled" else self.model
@@ -275,7 +292,8 @@ class Rounds:
             with private, self._learning():
                 found, seen = self._answer(meant, release, arrays, meant.manifest.accepted(clip))
                 self._made = found, seen
-                return seal_answer(meant, found, release.round, clip, self.insecure)
+                secret = self.secret(meant, release)
+                return seal_answer(meant, found, release.round, clip, self.insecure, secret)
         finally:
             self._free.set()
 

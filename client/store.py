@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from commonground.client.consent import Consent, Refusals, Releases
-from commonground.client.database import Database
+from commonground.client.database import Database, identity_of
 from commonground.client.feedback import Feedback
 from commonground.client.keys import door_key
 from commonground.client.outbox import Outbox
@@ -45,6 +45,7 @@ class Store:
 
     def __init__(self, path: Path, key: bytes) -> None:
         self.path, self.door = path, door_key(key)
+        self.identity = identity_of(key)
         self.database = Database(path, key, MIGRATIONS)
         self.feedback = Feedback(self.database)
         self.adapters = Adapters(self.database)

@@ -26,8 +26,12 @@ _NO_BACK = (
 )
 
 
-def keep(key: bytes) -> dict[str, str]:
+def keep(key: bytes, name: str = "") -> dict[str, str]:
     """Put a key into the keyring.
+
+    Args:
+        key: 32 bytes.
+        name: of the entry; '' makes one up.
 
     Returns:
         Where it is: service, name, and the keyring's own name.
@@ -35,7 +39,8 @@ def keep(key: bytes) -> dict[str, str]:
     Raises:
         InputError: there is no keyring, it is locked, it keeps secrets in clear, or it did not keep this one.
     """
-    where = {"service": SERVICE, "name": f"store {secrets.token_hex(8)}", "backend": _backend()}
+    name = name or f"store {secrets.token_hex(8)}"
+    where = {"service": SERVICE, "name": name, "backend": _backend()}
     if any(word in where["backend"] for word in ("keyrings.alt", "backends.null", "backends.fail")):
         raise InputError(f"the keyring {where['backend']} keeps no secrets safe here", hint=_PASSPHRASE)
     try:

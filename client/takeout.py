@@ -19,7 +19,8 @@ import numpy as np
 from commonground.client.database import now
 from commonground.client.device_ledger import DeviceLedger
 from commonground.client.feedback import Verdict
-from commonground.client.keys import destroy_key
+from commonground.client.keys import destroy_key, identity_at
+from commonground.client.noise_secret import forget_secret
 from commonground.client.store import FILES, Store
 from commonground.errors import PrivacyError, StorageError
 from commonground.files import new_private_file
@@ -107,7 +108,7 @@ def forget_exports(run: Path, *, waiting: bool = True) -> None:
 
 
 def erase(folder: Path) -> str:
-    """Destroy the key, then remove the store, which must be closed, and exports that nobody took.
+    """Destroy the key and the noise's secret, then remove the store, which must be closed, and exports.
 
     Doing it again is no error.
 
@@ -121,6 +122,8 @@ def erase(folder: Path) -> str:
         InputError: the keyring does not let go of the key; nothing was removed.
         StorageError: a file cannot be removed; the key is gone by then, so nothing in it can be read.
     """
+    if (identity := identity_at(folder)) is not None:
+        forget_secret(identity)
     left = destroy_key(folder)
     for name in FILES:
         try:

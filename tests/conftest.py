@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,6 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent / "toys"))
 from toy_patience import hears_interrupts
 
 hears_interrupts()
+
+# Devices keep the secrets of their noise in the user's state folder; a test leaves nothing there.
+os.environ["XDG_STATE_HOME"] = _STATE = tempfile.mkdtemp(prefix="commonground-state-")
+atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 
 with warnings.catch_warnings():
     # typer 0.20, which flwr 1.42 asks for, uses a name that click 8.5 deprecates; the import warns once.

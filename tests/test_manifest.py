@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,17 @@ from hypothesis.extra.numpy import arrays
 
 from commonground.clipping import clip_update, joint_norm
 from commonground.errors import EgressError
-from commonground.manifest import METRIC, Manifest, Receipt, Sealed, TensorSpec, seal
+from commonground.manifest import (
+    METRIC,
+    Manifest,
+    Receipt,
+    Sealed,
+    TensorSpec,
+    reopen,
+    seal,
+    seal_many,
+    verify,
+)
 
 MANIFEST = Manifest(
     (TensorSpec("shared.a", (2, 2)), TensorSpec("shared.b", (3,))), clip=1.0, versions={"base": "0"}
@@ -97,6 +108,61 @@ def test_noise_is_the_devices_exactly_when_the_manifest_says_so() -> None:
     assert joint_norm(sealed.tensors) > 1  # the noise is added after the norm check
 
 
+GRID = 2.0**-9
+NOISED = Manifest(MANIFEST.tensors, clip=1.0, noise_on_device=True, grid=GRID)
+
+
+def plant(values: np.ndarray, secret: bytes, bits: int = 4) -> np.ndarray:
+    """A secret in the lowest mantissa bits of noised numbers."""
+    flags = np.unpackbits(np.frombuffer(secret, np.uint8))[: values.size * bits].reshape(-1, bits)
+    words = values.ravel().view(np.uint32).copy()
+    words[: len(flags)] = words[: len(flags)] >> bits << bits | flags @ (
+        1 << np.arange(bits, dtype=np.uint32)
+    )
+    return words.view(np.float32).reshape(values.shape)
+
+
+def noised(seed: int) -> dict[str, np.ndarray]:
+    """A sealed message of a device that adds its noise."""
+    draws = np.random.default_rng(seed)
+    noise = {name: np.round(draws.normal(size=v.shape) * 900) * GRID for name, v in good().items()}
+    update = clip_update(good(), 1.0, GRID)
+    return seal(NOISED, update, round=1, noise=noise).tensors
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_secret_in_low_bits_is_off_the_grid_and_refused(seed: int) -> None:
+    """Class of fault: bits of a message that nobody looks at. On a grid there are none below its step."""
+    message = noised(seed)
+    verify(NOISED, message, bounded=False)
+    spoiled = message | {"shared.a": plant(message["shared.a"], b"yes!")}
+    with pytest.raises(EgressError, match=r"'shared.a' holds a number off the grid; .* = 2\^-9"):
+        verify(NOISED, spoiled, bounded=False)
+    sealed = seal(
+        NOISED, clip_update(good(), 1.0, GRID), round=1, noise={n: 0.0 * v for n, v in good().items()}
+    )
+    with pytest.raises(EgressError, match="off the grid"):
+        reopen(NOISED, spoiled, sealed.receipt)
+
+
+def test_what_is_off_the_grid_is_not_sealed() -> None:
+    quiet = replace(NOISED, noise_on_device=False)
+    with pytest.raises(EgressError, match="off the grid"):
+        seal(quiet, good(), round=1)
+    many = {name: np.stack([clip_update(good(), 1.0, GRID)[name], value]) for name, value in good().items()}
+    assert seal_many(quiet, many, round=1).kept.tolist() == [True, False]
+    with pytest.raises(EgressError, match="off the grid"):
+        seal(NOISED, clip_update(good(), 1.0, GRID), round=1, noise={n: v / 7 for n, v in good().items()})
+
+
+def test_the_grid_follows_a_clip_that_is_asked_for_by_powers_of_two() -> None:
+    adapted = replace(MANIFEST, clip=2.0, grid=GRID, bit=TensorSpec("extra.within_clip", ()))
+    assert [adapted.step(c) for c in (None, 2.0, 1.9, 1.0, 0.9, 0.3)] == [
+        GRID, GRID, GRID / 2, GRID / 2, GRID / 4, GRID / 8,
+    ]  # fmt: skip
+    assert replace(adapted, grid=0.0).step(0.5) == 0
+
+
 def test_the_manifest_survives_a_round_trip_and_every_field_counts() -> None:
     assert Manifest.from_dict(MANIFEST.to_dict()) == MANIFEST
     others = [
@@ -104,8 +170,10 @@ def test_the_manifest_survives_a_round_trip_and_every_field_counts() -> None:
         Manifest(MANIFEST.tensors[:1], clip=1.0, versions=MANIFEST.versions),
         Manifest(MANIFEST.tensors, clip=1.0, noise_on_device=True, versions=MANIFEST.versions),
         Manifest(MANIFEST.tensors, clip=1.0, versions={"base": "1"}),
+        replace(MANIFEST, grid=GRID),
     ]
-    assert len({m.digest for m in [MANIFEST, *others]}) == 5
+    assert Manifest.from_dict(others[-1].to_dict()) == others[-1]
+    assert len({m.digest for m in [MANIFEST, *others]}) == 6
     assert MANIFEST.size == 7
 
 
@@ -119,6 +187,10 @@ def test_the_manifest_survives_a_round_trip_and_every_field_counts() -> None:
         {"versions": 3},
         {"participation": [1, 2, 3]},
         {"participation": ["one", 2]},
+        {"grid": 0.3},
+        {"grid": -0.5},
+        {"grid": float("inf")},
+        {"grid": "fine"},
     ],
 )
 def test_what_is_no_manifest_is_one_line(change: dict[str, object]) -> None:

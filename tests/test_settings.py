@@ -37,6 +37,9 @@ def test_all_faults_of_a_file_come_together_with_their_lines(tmp_path: Path) -> 
     ("override", "words"),
     [
         ("people=1", "at least 2"),
+        ("privacy.private.clip=inf", "a finite number above 0, since the noise is a multiple of it"),
+        ("privacy.shared.clip=inf", "a finite number above 0, since the noise is a multiple of it"),
+        ("privacy.noise=known", "accepted: seeded, os"),
         ("people=ten", "a whole number"),
         ("people=2.5", "a whole number"),
         ("privacy.shared.epsilon=nan", "a number"),

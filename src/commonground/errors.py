@@ -47,6 +47,7 @@ class Reason(Enum):
     UNFIT = "unfit"
     OTHER_ROUND = "another round than the release opens"
     OTHER_CLIP = "another clip"
+    NO_SECRET = "no secret to make noise with"
     FAILED = "failed"
     # A charge that an account refuses.
     TOO_OFTEN = "too often or too early"

@@ -224,6 +224,23 @@ def together(config: Config) -> Iterator[Fault]:
         )
 
 
+def noise_needs_a_clip(config: Config) -> Iterator[Fault]:
+    """Noise is a multiple of the clip: without a finite one there is no end of it."""
+    privacy, model = config.privacy, config.model
+    quiet = model.kind == "policy" and model.adapter != "styles"  # there null means no noise
+    private = math.inf if privacy.private.epsilon is None and quiet else privacy.private.epsilon or 8.0
+    if privacy.private.mechanism == "label":
+        private = math.inf
+    parts = (("shared", privacy.shared.epsilon, privacy.shared), ("private", private, privacy.private))
+    for name, target, part in parts:
+        if part.clip is not None and math.isinf(part.clip) and math.isfinite(target):
+            yield (
+                f"privacy.{name}.clip",
+                f"found inf with privacy.{name}.epsilon={target:g}; accepted: a finite number above 0, since "
+                "the noise is a multiple of it, or inf with epsilon=inf",
+            )
+
+
 def banded_noise(config: Config) -> Iterator[Fault]:
     """What banded noise needs: a server that adds it, one clip, and people enough to wait their turn."""
     if config.privacy.shared.mechanism != "banded":
@@ -280,4 +297,12 @@ def private_bounds(config: Config) -> Iterator[Fault]:
         yield "bounds.constraint_rate", "found inf; accepted: a finite number above 0"
 
 
-RULES: tuple[Rule, ...] = (choices, numbers, together, adapted_clip, banded_noise, private_bounds)
+RULES: tuple[Rule, ...] = (
+    choices,
+    numbers,
+    together,
+    noise_needs_a_clip,
+    adapted_clip,
+    banded_noise,
+    private_bounds,
+)

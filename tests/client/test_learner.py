@@ -77,12 +77,15 @@ def test_nobody_who_said_nothing_is_told_from_silence_by_anything_but_noise(mean
     assert int(state.steps[0]) == 3  # noise alone, as the claim says
 
 
-@pytest.mark.parametrize("which", ["operating system", "simulation"])
+@pytest.mark.parametrize("which", ["operating system", "secret", "simulation"])
 def test_noise_has_the_deviation_of_the_claim(meant: Understood, which: str) -> None:
     draws = []
     for round in range(1, 401):
-        insecure = None if which == "operating system" else Insecure(1, 0)
-        draws.append(meant.noise_std * device_normals(meant, round, insecure)["shared.safety.u"])
+        insecure = Insecure(1, 0) if which == "simulation" else None
+        sent = {spec.name: np.zeros(spec.shape, np.float32) for spec in meant.manifest.tensors}
+        secret = (bytes(32), f"release {round}") if which == "secret" else None
+        drawn = device_normals(meant, sent, round, insecure, secret)["shared.safety.u"]
+        draws.append(meant.noise_std * drawn)
     values, std = np.concatenate(draws), meant.terms.claim.noise_multiplier * meant.manifest.clip
     assert std == meant.noise_std > 0
     # Five deviations of an estimate from 6,400 draws are 4.4 %: a tenth too little noise is seen.

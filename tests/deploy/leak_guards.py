@@ -37,6 +37,7 @@ from commonground.client.learner import Learner, seal_answer
 from commonground.client.sockets import NODE, socket_folder
 from commonground.client.tally import Tally
 from commonground.comparisons import Comparison
+from commonground.study.release import check_release
 from commonground.training import features
 
 Row = tuple[str, str, str]
@@ -147,14 +148,18 @@ class Stage:
     def arrays(self, round: int) -> dict[str, np.ndarray]:
         return self.box.operator.arrays(0.01 * round)
 
+    def release(self, round: int) -> str:
+        """A round's release, signed once."""
+        if round not in self._releases:
+            self._releases[round] = self.box.operator.release(round, self.arrays(round))
+        return self._releases[round]
+
     def question(self, round: int, kind: str = "train", /, **config: Any) -> Message:
         """A round as the operator asks it."""
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         arrays = self.arrays(round)
-        if round not in self._releases:
-            self._releases[round] = self.box.operator.release(round, arrays)
         given = {"round": round, "person": 0, "manifest": self.box.operator.manifest.digest, "final": False}
-        given["release"] = self._releases[round]
+        given["release"] = self.release(round)
         record = ArrayRecord({name: Array(a) for name, a in arrays.items()})
         content = RecordDict({"arrays": record, "config": ConfigRecord({**given, **config})})
         return Message(content, 1, kind)
@@ -208,7 +213,10 @@ def staged(person: Person, folder: Path, patch: pytest.MonkeyPatch, **changes: A
             return work(self, *given)
 
         m.setattr(Learner, "answer", slow)
-        offer = toy_vault.offer_of(toy_vault.study_config(rounds=ROUNDS, **changes))
+        # One offer for everybody: noise hangs on the release, and that names its offer.
+        opens, closes = "2020-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"
+        config = toy_vault.study_config(rounds=ROUNDS, **changes)
+        offer = toy_vault.offer_of(config, opens=opens, closes=closes)
         with running(folder, offer) as box:
             m.setenv("COMMONGROUND_VAULT", str(socket_folder(box.profile.folder) / NODE))
             for tag, rows in (("taste", person.taste), ("safety", person.safety)):
@@ -253,7 +261,10 @@ def reference(stage: Stage, person: Person, round: int) -> dict[str, np.ndarray]
     said = [Comparison(*row, "safety", "owner") for row in person.safety]
     learner = Learner(meant, said, rounds.lives.current()[0].seed)
     found = learner.answer(round, stage.arrays(round), meant.manifest.accepted(None), {}, None)
-    return seal_answer(meant, found, round, None, None).tensors
+    signer, offer = rounds.profile.signer, meant.offer.digest
+    text, arrays = stage.release(round), stage.arrays(round)
+    release = check_release(text, arrays, meant.manifest, signer=signer, offer=offer, last=None)
+    return seal_answer(meant, found, round, None, None, rounds.secret(meant, release)).tensors
 
 
 # The guards: each takes what was seen of two people who differ in taste alone, and says what is wrong.

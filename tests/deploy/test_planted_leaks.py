@@ -76,15 +76,13 @@ def chosen_noise(patch: Patch, stage: Stage) -> None:
     """Noise that is drawn again until its last bit is one of hers: no number is wrong, the choice tells."""
     whole: Callable[..., Sealed] = vars(rounds)["seal_answer"]
 
-    def leaking(meant: Any, *given: Any) -> Sealed:
+    def leaking(*given: Any) -> Sealed:
         last = len(texts(stage)) % 2
-        with pytest.MonkeyPatch.context() as m:
-            for k in itertools.count():
-                m.setattr("os.urandom", lambda n, k=k: bytes((k * 7 + i * 31) % 256 for i in range(n)))
-                sealed = whole(meant, *given)
-                first = next(iter(sealed.tensors.values())).ravel()[:1]
-                if k > last and (first > 0).all():
-                    return sealed
+        for k in itertools.count():
+            sealed = whole(*given[:-1], (bytes([k] * 32), "a secret of its own choice"))
+            first = next(iter(sealed.tensors.values())).ravel()[:1]
+            if k > last and (first > 0).all():
+                return sealed
         raise AssertionError
 
     patch.setattr(rounds, "seal_answer", leaking)

@@ -26,6 +26,7 @@ from toy_world import tiny_config
 from commonground.client import services, vault, vault_device
 from commonground.client.device_ledger import DeviceLedger
 from commonground.client.learner import Insecure
+from commonground.client.noise_secret import make_secret
 from commonground.client.owner import OwnerClient
 from commonground.client.profile import Profile, read_profile
 from commonground.client.sockets import NODE, TOKEN, socket_folder
@@ -145,12 +146,22 @@ def running(
     else:
         profile = toy_profile.make_profile(folder, offer, address=address, parts=parts, **changes)
     with Store(folder / STORE, KEY) as store:
+        own_noise(folder, store)
         found = Vault(profile, store, insecure, offer)
         try:
             yield found
         finally:
             found.owner.close()
             found.server.stop()
+
+
+def own_noise(folder: Path, store: Store) -> None:
+    """Tell a profile from others that have the same key, and make its secret where it is new."""
+    name = folder / "toy.id"
+    if not name.exists():
+        name.write_text(os.urandom(16).hex())
+    store.identity = name.read_text()
+    make_secret(store.identity, keyring=False)
 
 
 @contextmanager
@@ -200,6 +211,7 @@ def main(folder: Path, step: str, seed: str) -> None:
     services.sealed_message = handed
     profile = read_profile(folder)
     with Store(folder / STORE, KEY) as store:
+        own_noise(folder, store)
         insecure = Insecure(int(seed), 0) if seed else None
         vault.serve(VaultServer(profile, store, insecure), threading.Event())
 
