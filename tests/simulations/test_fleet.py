@@ -193,9 +193,8 @@ def test_one_bad_update_is_refused_and_the_others_are_not_held_up(monkeypatch: p
     world = toy_world.tiny_world(monkeypatch)
     manifest = world.manifests["shared"]
     (spec,) = manifest.tensors
-    update = clip_for_many(manifest, {spec.name: 0.1 * normal((5, *spec.shape), 1, "update").numpy()}, 2.0)[
-        spec.name
-    ]
+    drawn = {spec.name: 0.1 * normal((5, *spec.shape), 1, "update").numpy()}
+    update = clip_for_many(manifest, drawn, manifest.clip)[spec.name]
     good = seal_many(manifest, {spec.name: update}, round=3)
     for person, sealed in enumerate(good.each()):
         alone = seal(manifest, {spec.name: update[person]}, round=3)
