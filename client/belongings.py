@@ -13,9 +13,10 @@ from commonground.client import told
 from commonground.client.answers import Answers
 from commonground.client.charter_words import charter_known
 from commonground.client.feedback import Verdict
+from commonground.client.keys import change_passphrase, ways
 from commonground.client.learner import Understood
 from commonground.client.ledger_words import in_words, summary
-from commonground.client.lives import ASKED
+from commonground.client.lives import ASKED, account
 from commonground.client.outbox import Sent
 from commonground.client.pieces import Piece
 from commonground.client.rounds import PAUSED, Rounds
@@ -188,7 +189,14 @@ class Belongings:
             "meaningful": found["meaningful"],
             "words": in_words(self._rounds.ledger, terms, self._profile.offer, cap).splitlines(),
             "entries": entries,
+            "private": account(self._rounds.ledger.private.summary(terms.private_claim))
+            | {"words": self._rounds.ledger.private.in_words(terms.private_claim)},
         }
+
+    def private_cap(self, epsilon: float) -> Document:
+        """See `OwnerClient.private_cap`; the caller lets `Rounds.catch_up` run after it."""
+        self._rounds.ledger.private.set_cap(epsilon)
+        return account(self._rounds.ledger.private.summary(self._rounds.understood().terms.private_claim))
 
     def receipts(self) -> list[Document]:
         """See `OwnerClient.receipts`."""
@@ -219,6 +227,7 @@ class Belongings:
             }
             | {"software": offer.software, "signer": fingerprint(self._profile.signer)},
             "accepted": None,
+            "withdrawn": self._withdrawn(),
             "changed": accepted is not None and accepted.offer != offer.digest,
             "fits": None,
         }
@@ -250,6 +259,16 @@ class Belongings:
         )
         self._store.consent.accept(offer.digest, str(content["offer"]), self._profile.signer, epsilon_cap)
         return self.consent()
+
+    def withdraw(self) -> Document:
+        """See `OwnerClient.withdraw`."""
+        self._store.consent.withdraw()
+        return self.consent()
+
+    def passphrase(self, old: str, new: str) -> Document:
+        """See `OwnerClient.passphrase`."""
+        change_passphrase(self._profile.folder, old or None, new)
+        return {"ways": list(ways(self._profile.folder))}
 
     def pause(self, paused: bool) -> Document:
         """See `OwnerClient.pause` and `resume`."""
@@ -328,6 +347,11 @@ class Belongings:
     def _meant(self) -> Understood | None:
         """What is derived by now; looking at the status loads no model."""
         return self._rounds.derived
+
+    def _withdrawn(self) -> str | None:
+        """When the newest consent was taken back."""
+        newest = self._store.consent.history()[-1:]
+        return newest[0].withdrawn if newest else None
 
     def _cap(self) -> float:
         accepted = self._rounds.accepted()

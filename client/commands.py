@@ -195,6 +195,8 @@ def status(profile: ProfileDir = None, format: Format = "text") -> None:
             counts, sent = vault["comparisons"], vault["sent"]
             kinds = f"{counts['safety']} about harm, {counts['taste']} of taste"
             output.show(f"comparisons: {kinds}; messages sent: {sent}")
+            if account := vault["private"].get("account"):
+                output.show(_fits(account))
         refused = {**found["refusals"], **vault.get("refusals", {})}
         if refused:
             output.show("refused: " + ", ".join(f"{reason} {count}" for reason, count in refused.items()))
@@ -310,6 +312,22 @@ def install_service(
         return {"unit": str(file), "name": name}
 
     run_command(format, work)
+
+
+def _fits(account: dict[str, Any]) -> str:
+    """The account of the private adapter in one line."""
+    one = account["unit"]
+    if account["mechanism"] == "label":
+        epsilon = float(account["epsilon"])
+        return f"private adapter: epsilon {epsilon:.4g} for one {one}, however often it is fitted"
+    if account["epsilon"] == "inf":
+        return f"private adapter: {account['charged']} fit(s) without noise: no epsilon"
+    line = (
+        f"private adapter: {account['charged']} fit(s), together epsilon "
+        f"{float(account['epsilon']):.4g} for one {one} at delta {account['delta']:.2g}, "
+        f"cap {float(account['cap']):.4g}"
+    )
+    return f"{line}; {account['frozen']}" if account["frozen"] else line
 
 
 def _owned(

@@ -95,15 +95,18 @@ class Releases:
 
     def newest(self, scope: str) -> Release | None:
         """The newest of a scope (study and signer); what `check_release` compares with."""
-        query = "SELECT offer, version, round, tensors FROM releases WHERE scope = ?"
+        query = "SELECT offer, version, round, tensors, final FROM releases WHERE scope = ?"
         found = self._database.row(query, [scope])
-        return None if found is None else Release(*found)
+        if found is None:
+            return None
+        offer, version, round, tensors, final = found
+        return Release(offer, version, round, tensors, bool(final))
 
     def take(self, scope: str, release: Release) -> None:
         """Note that a release was taken."""
-        row = (scope, release.offer, release.version, release.round, release.tensors, now())
+        row = (scope, release.offer, release.version, release.round, release.tensors, now(), release.final)
         with self._database.transaction() as run:
-            run("INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?, ?)", row)
+            run("INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 class Refusals:

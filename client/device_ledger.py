@@ -24,6 +24,7 @@ from typing import Any
 from commonground.client.database import Failure, now
 from commonground.client.feedback import OWNER
 from commonground.client.outbox import Sent
+from commonground.client.private_ledger import PrivateLedger
 from commonground.client.store import Store
 from commonground.errors import PrivacyError, Reason
 from commonground.manifest import Sealed
@@ -51,7 +52,8 @@ _NAMES: tuple[str, ...] = (
 _NAMES += ("trust", "neighbours")
 _ENTRIES = (
     "SELECT e.run, e.key, e.q, e.z, e.steps, e.status, e.time, u.offer, u.round, u.trust, u.neighbours "
-    "FROM entries e LEFT JOIN uploads u ON u.scope = e.run AND u.key = e.key ORDER BY e.id"
+    "FROM entries e LEFT JOIN uploads u ON u.scope = e.run AND u.key = e.key "
+    f"WHERE e.mechanism = '{MECHANISM}' ORDER BY e.id"
 )
 
 
@@ -83,6 +85,9 @@ class DeviceLedger:
 
     Args:
         store: the open store; charges lie in the same file as messages and receipts.
+
+    Attributes:
+        private: the account of private adapters, whose unit is another.
     """
 
     def __init__(self, store: Store) -> None:
@@ -90,6 +95,7 @@ class DeviceLedger:
         self._one = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._ledger("")  # makes the table
+        self.private = PrivateLedger(store)
 
     def once(
         self,
@@ -171,7 +177,7 @@ class DeviceLedger:
         refuse_if_unaccounted(released, [f"{e['scope'][:40]} {e['key']}" for e in self.entries()])
 
     def entries(self) -> list[dict[str, Any]]:
-        """Every charge, the oldest first, as plain values."""
+        """Every charge of a message, the oldest first, as plain values."""
         return [dict(zip(_NAMES, row, strict=True)) for row in self._store.database.rows(_ENTRIES)]
 
     def _charge(self, upload: Upload, terms: Terms, cap: float) -> tuple[bool, Sent | None]:
@@ -230,8 +236,8 @@ class DeviceLedger:
         return sent
 
     def _made(self, upload: Upload) -> bool:
-        query = "SELECT 1 FROM entries WHERE run = ? AND key = ? AND status = 'committed'"
-        return self._store.database.row(query, [upload.scope, upload.key]) is not None
+        query = "SELECT 1 FROM entries WHERE run = ? AND mechanism = ? AND key = ? AND status = 'committed'"
+        return self._store.database.row(query, [upload.scope, MECHANISM, upload.key]) is not None
 
     def _ledger(self, scope: str) -> Ledger:
         with self._store.database.held():

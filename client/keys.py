@@ -166,6 +166,28 @@ def identity_at(folder: Path) -> str | None:
     return found if re.fullmatch("[0-9a-f]{32}", found) else None
 
 
+def change_passphrase(folder: Path, old: str | None, new: str) -> None:
+    """Change the passphrase for who knows the old one; where there is none yet, set one beside the keyring.
+
+    The file is replaced as a whole: whatever happens, one of the two opens the store.
+
+    Args:
+        folder: the profile.
+        old: the passphrase that holds now; None where there is none.
+        new: the one from now on.
+
+    Raises:
+        InputError: the old one is wrong or missing, the new one too short, or the keyring refuses.
+        StorageError: `store.json` cannot be written; the old passphrase still holds.
+    """
+    if "passphrase" in ways(folder) and old is None:
+        raise InputError(
+            f"the store in {folder} is behind a passphrase, and the old one was not given",
+            hint="give the old passphrase, then the new one",
+        )
+    set_passphrase(folder, open_key(folder, old), new)
+
+
 def destroy_key(folder: Path) -> str:
     """Destroy every way to the key; nothing opens the store any more. Doing it again is no error.
 

@@ -90,7 +90,8 @@ def in_words(ledger: DeviceLedger, terms: Terms, offer: str, cap: float) -> str:
         unit_words=[],
         side_view=False,
     )
-    return "\n".join([promised, _spent(found, ledger), WHO[terms.claim.trust], ELSE])
+    private = ledger.private.in_words(terms.private_claim)
+    return "\n".join([promised, _spent(found, ledger), private, WHO[terms.claim.trust], ELSE])
 
 
 def _spent(found: dict[str, Any], ledger: DeviceLedger) -> str:

@@ -13,6 +13,7 @@ learned alone.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -20,8 +21,10 @@ from typing import Any, cast
 from commonground.client.feedback import OWNER, Verdict
 from commonground.client.learner import Arrays, Insecure, Learner, Understood
 from commonground.client.noise import secret_seed
+from commonground.client.private_ledger import PrivateLedger
 from commonground.client.store import Store
 from commonground.comparisons import TAGS, Comparison, Tag
+from commonground.errors import PrivacyError
 from commonground.study.release import Release
 from commonground.study.signing import digest
 from commonground.training.update import PrivateState
@@ -30,7 +33,13 @@ TAKEN_BACK = "a comparison that it had learned from was taken back"
 NEW_BASE = "the study has another base model or other settings"
 NEW_SHARED = "a newer version of the shared adapter came"
 ASKED = "you asked for it"
+FROZEN = (
+    "To fit it again all the same, raise the cap (commonground device private-cap); or forget what it "
+    "learned (commonground device reset)"
+)
 _NEXT, _PENDING, _REFIT, _LABELS = "next life", "refit pending", "refit last", "label seed"
+_BEGUN = "refit begun"
+BEFORE = -1  # finished on the public start, before the first release
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,10 @@ class Life:
         taste: comparisons that it learned from.
         said: taste comparisons that there were, whether they counted or not.
         steps: lifetime steps taken.
-        done: version of the shared adapter that it was finished on; 0 while it goes on.
+        done: version of the shared adapter that it was finished on; `BEFORE` where there was none; 0 while
+            it goes on.
+        offer: digest of that version's offer.
+        paid: key of the charge that covers its steps; empty before it is charged.
         base: digest of everything that its numbers mean something under.
     """
 
@@ -58,6 +70,8 @@ class Life:
     steps: int = 0
     done: int = 0
     base: str = ""
+    offer: str = ""
+    paid: str = ""
 
 
 class Lives:
@@ -70,6 +84,7 @@ class Lives:
 
     def __init__(self, store: Store, insecure: Insecure | None = None) -> None:
         self._store, self._insecure = store, insecure
+        self.ledger = PrivateLedger(store)
 
     def current(self) -> tuple[Life, Arrays | None]:
         """The life in use, and its numbers; None before its first step, when the policy is the shared one."""
@@ -114,6 +129,35 @@ class Lives:
         )
         return learner, seen
 
+    def pay(self, meant: Understood) -> Life:
+        """Charge the life in use for the steps that it has left, once, before any of them is taken.
+
+        Args:
+            meant: the accepted offer.
+
+        Returns:
+            The life, as it is kept now.
+
+        Raises:
+            PrivacyError: the cap would be exceeded; nothing is charged, and why is kept.
+        """
+        version, life = self._store.adapters.current(), self.current()[0]
+        return self._charged(meant, life, _NEXT if version is None else f"life {version.version}")
+
+    def _charged(self, meant: Understood, life: Life, name: str) -> Life:
+        """Charge a life that is not paid for, and keep it under `name`, in one transaction."""
+        claim = meant.terms.private_claim
+        if life.paid or life.done or life.steps >= claim.steps:
+            return life
+        try:
+            with self._store.transaction():
+                life = replace(life, paid=self.ledger.charge(claim, life.steps))
+                self._store.put(name, _text(life))
+        except PrivacyError as error:
+            self.ledger.freeze(f"It is frozen: {error.message}. {FROZEN}.")
+            raise PrivacyError(error.message, hint=FROZEN, reason=error.reason) from error
+        return life
+
     def save(self, meant: Understood, seen: Life, state: PrivateState, release: Release, note: str) -> int:
         """Keep a new version with its life, in one transaction; returns its number.
 
@@ -138,17 +182,24 @@ class Lives:
                 self._store.put(_PENDING, TAKEN_BACK)
         return version
 
-    def step(
-        self, meant: Understood, release: Release, arrays: Arrays, memory: Arrays, *, final: bool
-    ) -> None:
-        """The private phase of a round: some more steps of the life in use, or its last ones."""
+    def step(self, meant: Understood, release: Release, arrays: Arrays, memory: Arrays) -> None:
+        """The private phase of a round: some more steps of the life in use, or its last ones.
+
+        Raises:
+            PrivacyError: as in `pay`; nothing is learned.
+        """
         life, numbers = self.current()
-        learner, seen = self.begin(meant, life)
-        plan = meant.plan.private
+        if life.done:
+            return
+        learner, seen = self.begin(meant, self.pay(meant))
+        plan, final = meant.plan.private, release.final
         state = None if numbers is None else PrivateState.from_arrays(numbers)
         after = learner.private(arrays, state, memory, plan.steps if final else plan.steps_per_visit)
-        seen = replace(seen, done=release.version) if final else seen
-        self.save(meant, seen, after, release, "last private phase" if final else f"round {release.round}")
+        seen = replace(seen, done=release.version, offer=release.offer) if final else seen
+        with self._store.transaction():
+            note = "last private phase" if final else f"round {release.round}"
+            self.save(meant, seen, after, release, note)
+            self.ledger.made(seen.paid)
 
     def pending(self, meant: Understood, release: Release | None) -> str:
         """Why the adapter in use has to be fitted anew; empty where it has not."""
@@ -159,7 +210,9 @@ class Lives:
         life, _ = self.current()
         if life.base != base_of(meant):
             return NEW_BASE
-        if life.done and release is not None and release.version > life.done:
+        # The last release alone: an operator can sign others for every round, and every fit costs.
+        newer = release is not None and (release.offer, release.version) != (life.offer, life.done)
+        if life.done and newer and release is not None and release.final:
             return NEW_SHARED
         return ""
 
@@ -176,22 +229,36 @@ class Lives:
         A life that was going on goes on from as many steps as it had; one that was finished, or that was
         asked for, is finished at once.
 
+        It is charged before it begins. One that a crash cut short was never shown: it is made again under
+        the same charge and seed.
+
         Args:
             meant: the accepted offer.
             release: the newest release that this device took.
             arrays: what came with it.
             memory: what this device's half of the strategy keeps.
             why: in words.
+
+        Raises:
+            PrivacyError: as in `pay`; the adapter in use stays.
         """
         old, numbers = self.current()
         whole = why == ASKED or numbers is None or bool(old.done) or old.base != base_of(meant)
         plan = meant.plan.private
-        life = Life(self._seed(), fit=old.fit + (numbers is not None), since=old.since)
+        fresh = Life(self._seed(), fit=old.fit + (numbers is not None), since=old.since, base=base_of(meant))
+        if found := self._store.get(_BEGUN):
+            begun = Life(**json.loads(found))
+            if replace(fresh, seed=begun.seed, paid=begun.paid) == begun:
+                fresh = begun
+        life = self._charged(meant, fresh, _BEGUN)
         learner, seen = self.begin(meant, life)
         state = learner.private(arrays, None, memory, plan.steps if whole else old.steps)
-        seen = replace(seen, done=release.version if whole else 0)
+        if whole:
+            seen = replace(seen, done=release.version or BEFORE, offer=release.offer)
         with self._store.transaction():
             self._store.put(_PENDING, "")
+            self._store.put(_BEGUN, "")
+            self.ledger.made(life.paid)
             version = self.save(meant, seen, state, release, f"fitted anew because {why}")
             self._store.put(_REFIT, why)
         return version
@@ -212,14 +279,18 @@ class Lives:
         with self._store.transaction():
             self._store.adapters.reset()
             self._store.put(_NEXT, _text(fresh))
+            self._store.put(_BEGUN, "")
             self._store.put(_PENDING, "")
 
     def rollback(self, version: int) -> None:
-        """Use another version from now on; raises `InputError` where there is none such."""
+        """Use another version from now on; raises `InputError` where there is none such.
+
+        Steps that it takes from there are taken a second time, under fresh noise: they are charged again.
+        """
         with self._store.transaction():
             self._store.adapters.rollback(version)
             life = self.of(version)
-            self._store.put(f"life {version}", _text(replace(life, seed=self._seed())))
+            self._store.put(f"life {version}", _text(replace(life, seed=self._seed(), paid="")))
             self._store.put(_PENDING, TAKEN_BACK if self._gone(life) else "")
 
     def told(self, meant: Understood | None) -> dict[str, Any]:
@@ -233,11 +304,15 @@ class Lives:
             "taste": life.taste,
             "new": sum(id > life.newest for id in _tastes(self._store.feedback.all(), life.since)),
             "fits": life.fit,
+            "frozen": self.ledger.frozen,
+            "account": None if meant is None else account(self.ledger.summary(meant.terms.private_claim)),
         }
 
     def why(self) -> str | None:
         """Why the adapter is being, or was last, fitted anew; None where it never was."""
         if found := self._store.get(_PENDING):
+            if frozen := self.ledger.frozen:
+                return f"It has to be fitted anew: {found}. {frozen}"
             return f"It is being fitted anew: {found}."
         found = self._store.get(_REFIT)
         return f"It was fitted anew: {found}." if found else None
@@ -264,6 +339,11 @@ class Lives:
                 found = str(secret_seed())
                 self._store.put(_LABELS, found)
         return int(found)
+
+
+def account(found: dict[str, Any]) -> dict[str, Any]:
+    """`PrivateLedger.summary` with values that JSON holds."""
+    return {k: "inf" if isinstance(v, float) and math.isinf(v) else v for k, v in found.items()}
 
 
 def base_of(meant: Understood) -> str:

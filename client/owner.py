@@ -277,6 +277,40 @@ class OwnerClient:
         asked = pb.Acceptance(offer=offer_digest, epsilon_cap=epsilon_cap)
         return self._document(self._stub.Accept, asked, LONG)
 
+    def withdraw(self) -> Document:
+        """Take every consent back; returns `consent()`.
+
+        Nothing more is sent and nothing more is learned from the study. What was sent stays sent, and what it
+        cost stays in the account. Accepting again is a new consent.
+        """
+        return self._document(self._stub.Withdraw, pb.Nothing())
+
+    def private_cap(self, epsilon: float) -> Document:
+        """The most that fits of the private adapter may cost one comparison together, from now on.
+
+        Returns:
+            The account of private adapters, as `ledger()["private"]`.
+
+        Raises:
+            InputError: it is not above 0 (infinity is no cap).
+        """
+        return self._document(self._stub.PrivateCap, pb.Number(value=epsilon), LONG)
+
+    def passphrase(self, old: str, new: str) -> Document:
+        """Change the passphrase of the store, or set one beside the keyring; the store itself stays.
+
+        Args:
+            old: the one that holds now; empty where there is none.
+            new: the one from the next start on.
+
+        Returns:
+            {"ways": how the key is kept}.
+
+        Raises:
+            InputError: the old one is wrong or missing, or the new one is too short; nothing is changed.
+        """
+        return self._document(self._stub.Passphrase, pb.Secrets(old=old, new=new), LONG)
+
     def pause(self) -> Document:
         """Send nothing until `resume`; returns `status()`."""
         return self._document(self._stub.Pause, pb.Nothing())

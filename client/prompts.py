@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from commonground.client.profile import Profile
 
 PASSPHRASE_FILE = "COMMONGROUND_PASSPHRASE_FILE"
+NEW_PASSPHRASE_FILE = "COMMONGROUND_NEW_PASSPHRASE_FILE"  # of `device passphrase` alone
 
 
 def agreed(question: str) -> bool:
@@ -48,14 +49,31 @@ def new_passphrase() -> str:
     )
 
 
-def _from_file() -> str | None:
+def changed_passphrase(known: bool) -> tuple[str | None, str]:
+    """The old passphrase, where there is one, and the new one; each typed, or from its file.
+
+    Args:
+        known: whether there is an old one.
+
+    Raises:
+        InputError: one cannot be read, or nobody can be asked.
+    """
+    old = (_from_file() or _typed("The old passphrase")) if known else None
+    return old, _from_file(NEW_PASSPHRASE_FILE) or _typed("The new passphrase", twice=True)
+
+
+def _typed(question: str, *, twice: bool = False) -> str:
+    return str(typer.prompt(question, hide_input=True, confirmation_prompt=twice, err=True))
+
+
+def _from_file(name: str = PASSPHRASE_FILE) -> str | None:
     from commonground.client.service import read_passphrase
 
-    if PASSPHRASE_FILE in os.environ:
-        return read_passphrase(Path(os.environ[PASSPHRASE_FILE]))
+    if name in os.environ:
+        return read_passphrase(Path(os.environ[name]))
     if not sys.stdin.isatty():
         raise InputError(
             "the store's key is behind a passphrase, and the input is no terminal",
-            hint=f"put it into a file of mode 0600 and name it in {PASSPHRASE_FILE}",
+            hint=f"put it into a file of mode 0600 and name it in {name}",
         )
     return None

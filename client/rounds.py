@@ -117,6 +117,9 @@ class Rounds:
         except InputError as error:
             self._refuse(error.reason or Reason.FAILED, error)
         try:
+            if meant.plan.schedule != "decoupled":  # the private adapter takes steps in the shared phase too
+                with self.model:
+                    self.lives.pay(meant)
             sent = self.ledger.once(
                 Upload(self.scope, taken),
                 meant.terms,
@@ -132,14 +135,15 @@ class Rounds:
         self._may(round)  # it may have trained for minutes: she may have paused since, or the study closed
         return reopen(meant.manifest, sent.message, sent.receipt, sent.clip)
 
-    def private_update(self, round: int, arrays: Arrays, release: str, *, final: bool) -> None:
+    def private_update(self, round: int, arrays: Arrays, release: str) -> None:
         """The private phase of a round; nothing is handed out.
+
+        Whether it is the last one, which ends a lifetime, stands in the signed release.
 
         Args:
             round: the round; one that is done is left as it is.
             arrays: everything that the server sent.
             release: the signed release.
-            final: the one after the last round.
 
         Raises:
             RefusedError: as in `shared_update`.
@@ -153,10 +157,11 @@ class Rounds:
                 return
             memory = self.store.memory.read(taken.offer, taken.round + 1)
             why = self.lives.pending(meant, taken)
-            if why:
-                self.lives.refit(meant, taken, arrays, memory, why)
-            else:
-                self.lives.step(meant, taken, arrays, memory, final=final)
+            with self._within_the_cap():
+                if why:
+                    self.lives.refit(meant, taken, arrays, memory, why)
+                else:
+                    self.lives.step(meant, taken, arrays, memory)
 
     def catch_up(self) -> bool:
         """Fit the private adapter anew where something was taken back or changed; whether there was need."""
@@ -167,14 +172,18 @@ class Rounds:
             why = self.lives.pending(meant, newest)
             if newest is None or not why or why == NEW_SHARED:  # a newer version comes with its private phase
                 return False
-            self.refit(why)
-            return True
+            done = False
+            with self._within_the_cap():
+                self.refit(why)
+                done = True
+            return done
 
     def refit(self, why: str) -> int:
         """Fit the private adapter anew, now; returns the version.
 
         Raises:
             InputError: nothing is accepted yet.
+            PrivacyError: the cap on what fits may cost together would be exceeded.
         """
         if self.accepted() is None:
             raise InputError("nothing is learned before the offer is accepted", hint="read and accept it")
@@ -268,6 +277,8 @@ class Rounds:
             self._refuse(error.reason or Reason.UNREADABLE, error)
         if release.round != round:
             self._refuse(Reason.OTHER_ROUND)
+        if release.final != (release.round > meant.config.rounds):  # the offer says which is the last
+            self._refuse(Reason.NOT_THE_LAST)
         if release != last:
             with self.store.transaction():
                 self.store.releases.take(self.scope, release)
@@ -333,6 +344,16 @@ class Rounds:
             self.store.memory.save(release.offer, release.round, kept)
         if found.after is not None:
             self.lives.save(meant, seen, found.after, release, f"round {release.round}")
+
+    @contextmanager
+    def _within_the_cap(self) -> Iterator[None]:
+        """Let a fit that the cap does not allow be none: the adapter stays as it is, and says why."""
+        try:
+            yield
+        except PrivacyError as error:
+            if error.reason is not Reason.BUDGET:
+                raise
+            log.warning("not fitted: %s", error.message)
 
     @contextmanager
     def _learning(self) -> Iterator[None]:

@@ -46,4 +46,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE refusals (
             reason TEXT PRIMARY KEY, count INTEGER NOT NULL, first TEXT NOT NULL, last TEXT NOT NULL)""",
     ),
+    ("ALTER TABLE releases ADD COLUMN final INTEGER NOT NULL DEFAULT 0",),
 )

@@ -64,7 +64,7 @@ class NodeService(NodeServicer):  # type: ignore[misc]  # generated code is not 
         """A constant, whatever happens."""
         try:
             arrays = from_tensors(asked.shared)
-            self._rounds.private_update(asked.round, arrays, asked.release, final=asked.final)
+            self._rounds.private_update(asked.round, arrays, asked.release)
         except (Exception, SystemExit) as error:
             self._note(error)
         return pb.Nothing()
@@ -199,6 +199,17 @@ class OwnerService(OwnerServicer):  # type: ignore[misc]
 
     def Reset(self, asked: pb.Nothing, context: Any) -> pb.Document:
         return self._document(context, self._mine.reset)
+
+    def Withdraw(self, asked: pb.Nothing, context: Any) -> pb.Document:
+        return self._document(context, self._mine.withdraw)
+
+    def PrivateCap(self, asked: pb.Number, context: Any) -> pb.Document:
+        found = self._document(context, lambda: self._mine.private_cap(asked.value))
+        self._wake()
+        return found
+
+    def Passphrase(self, asked: pb.Secrets, context: Any) -> pb.Document:
+        return self._document(context, lambda: self._mine.passphrase(asked.old, asked.new))
 
     def Export(self, asked: pb.Place, context: Any) -> pb.Document:
         return self._document(context, lambda: self._mine.export(Path(asked.path)))

@@ -176,7 +176,8 @@ def _write(store: Store, ledger: DeviceLedger, archive: zipfile.ZipFile, stateme
     for sent in receipts:
         if sent.message_kept and (message := store.outbox.receipt(sent.id).message) is not None:
             archive.writestr(f"messages/{sent.id:05d}.safetensors", _safetensors(message))
-    archive.writestr("ledger.json", _json({"accounted": accounted, "charges": charges}))
+    fits = ledger.private.fits()
+    archive.writestr("ledger.json", _json({"accounted": accounted, "charges": charges, "private": fits}))
     papers = [asdict(c) | {"epsilon_cap": _number(c.epsilon_cap)} for c in consents]
     archive.writestr("consent.json", _json([{k: v for k, v in p.items() if k != "paper"} for p in papers]))
     for accepted in consents:

@@ -77,10 +77,8 @@ class VaultDevice:
     def private_update(
         self, round: int, shared: dict[str, np.ndarray], final: bool, release: str | None = None
     ) -> None:
-        """The vault's private phase; it answers a constant."""
-        asked = self._question(round, shared, release)
-        asked.final = final
-        self._call(self._stub.PrivateUpdate, asked, TRAIN)
+        """The vault's private phase; it answers a constant. Whether it is the last stands in the release."""
+        self._call(self._stub.PrivateUpdate, self._question(round, shared, release), TRAIN)
 
     def _question(self, round: int, shared: dict[str, np.ndarray], release: str | None) -> pb.Question:
         if release is None:

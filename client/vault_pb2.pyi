@@ -10,6 +10,20 @@ class Nothing(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Number(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    def __init__(self, value: _Optional[float] = ...) -> None: ...
+
+class Secrets(_message.Message):
+    __slots__ = ("old", "new")
+    OLD_FIELD_NUMBER: _ClassVar[int]
+    NEW_FIELD_NUMBER: _ClassVar[int]
+    old: str
+    new: str
+    def __init__(self, old: _Optional[str] = ..., new: _Optional[str] = ...) -> None: ...
+
 class Contract(_message.Message):
     __slots__ = ("manifest", "digest")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
@@ -31,18 +45,16 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Question(_message.Message):
-    __slots__ = ("round", "shared", "clip", "release", "final")
+    __slots__ = ("round", "shared", "clip", "release")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
-    FINAL_FIELD_NUMBER: _ClassVar[int]
     round: int
     shared: _containers.RepeatedCompositeFieldContainer[Tensor]
     clip: float
     release: str
-    final: bool
-    def __init__(self, round: _Optional[int] = ..., shared: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., clip: _Optional[float] = ..., release: _Optional[str] = ..., final: _Optional[bool] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., shared: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., clip: _Optional[float] = ..., release: _Optional[str] = ...) -> None: ...
 
 class Sealed(_message.Message):
     __slots__ = ("tensors", "digest")

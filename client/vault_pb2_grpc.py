@@ -310,6 +310,21 @@ class OwnerStub:
                 request_serializer=commonground_dot_client_dot_vault__pb2.Nothing.SerializeToString,
                 response_deserializer=commonground_dot_client_dot_vault__pb2.Document.FromString,
                 _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/commonground.client.Owner/Withdraw',
+                request_serializer=commonground_dot_client_dot_vault__pb2.Nothing.SerializeToString,
+                response_deserializer=commonground_dot_client_dot_vault__pb2.Document.FromString,
+                _registered_method=True)
+        self.PrivateCap = channel.unary_unary(
+                '/commonground.client.Owner/PrivateCap',
+                request_serializer=commonground_dot_client_dot_vault__pb2.Number.SerializeToString,
+                response_deserializer=commonground_dot_client_dot_vault__pb2.Document.FromString,
+                _registered_method=True)
+        self.Passphrase = channel.unary_unary(
+                '/commonground.client.Owner/Passphrase',
+                request_serializer=commonground_dot_client_dot_vault__pb2.Secrets.SerializeToString,
+                response_deserializer=commonground_dot_client_dot_vault__pb2.Document.FromString,
+                _registered_method=True)
 
 
 class OwnerServicer:
@@ -449,6 +464,24 @@ class OwnerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Withdraw(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrivateCap(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Passphrase(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OwnerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -560,6 +593,21 @@ def add_OwnerServicer_to_server(servicer, server):
             'Erase': grpc.unary_unary_rpc_method_handler(
                     servicer.Erase,
                     request_deserializer=commonground_dot_client_dot_vault__pb2.Nothing.FromString,
+                    response_serializer=commonground_dot_client_dot_vault__pb2.Document.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=commonground_dot_client_dot_vault__pb2.Nothing.FromString,
+                    response_serializer=commonground_dot_client_dot_vault__pb2.Document.SerializeToString,
+            ),
+            'PrivateCap': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrivateCap,
+                    request_deserializer=commonground_dot_client_dot_vault__pb2.Number.FromString,
+                    response_serializer=commonground_dot_client_dot_vault__pb2.Document.SerializeToString,
+            ),
+            'Passphrase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Passphrase,
+                    request_deserializer=commonground_dot_client_dot_vault__pb2.Secrets.FromString,
                     response_serializer=commonground_dot_client_dot_vault__pb2.Document.SerializeToString,
             ),
     }
@@ -1158,6 +1206,87 @@ class Owner:
             target,
             '/commonground.client.Owner/Erase',
             commonground_dot_client_dot_vault__pb2.Nothing.SerializeToString,
+            commonground_dot_client_dot_vault__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commonground.client.Owner/Withdraw',
+            commonground_dot_client_dot_vault__pb2.Nothing.SerializeToString,
+            commonground_dot_client_dot_vault__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrivateCap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commonground.client.Owner/PrivateCap',
+            commonground_dot_client_dot_vault__pb2.Number.SerializeToString,
+            commonground_dot_client_dot_vault__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Passphrase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/commonground.client.Owner/Passphrase',
+            commonground_dot_client_dot_vault__pb2.Secrets.SerializeToString,
             commonground_dot_client_dot_vault__pb2.Document.FromString,
             options,
             channel_credentials,

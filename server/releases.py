@@ -66,7 +66,8 @@ class Releases:
             version = (session.scalar(select(func.max(Released.version))) or 0) + 1
         of = None if source is None else source.version
         self._audit.add("released", version=version, round=round, tensors=digest, of=of)
-        paper = sign_release(self._study.key, Release(self._study.offer.digest, version, round, digest))
+        last = round > self._study.offer.settings.rounds
+        paper = sign_release(self._study.key, Release(self._study.offer.digest, version, round, digest, last))
         with self._study.database.writing() as session:
             session.add(
                 Released(version=version, round=round, tensors=digest, paper=paper, made=now(), of=of)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from commonground import __version__, hub
-from commonground.client.commands import device_app
+from commonground.client.commands_own import device_app
 from commonground.console import Commands, Format, Output, run_command, stay_quiet
 from commonground.errors import InputError, RunFolderError
 from commonground.own_code import FLAG

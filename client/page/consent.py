@@ -15,6 +15,11 @@ from commonground.web.figures import at_least, number, shape, when
 NO_NUMBER = "with so few people a number would promise nothing"
 NOISE = {"local": "Your device adds the noise", "central": "The operator adds the noise"}
 NONE = "Nobody adds noise"
+WITHDRAWN = (
+    "Nothing more leaves this device, and nothing more is learned from the study. What was sent stays sent: "
+    "it is part of the shared adapter, and the account of what it cost is kept. The server sees refusals, as "
+    "from a device that is paused; it still lists this one until you tell the operator. You can accept again."
+)
 
 
 async def consent(stage: Stage) -> None:
@@ -23,7 +28,9 @@ async def consent(stage: Stage) -> None:
     offer, accepted = found["offer"], found["accepted"]
     if found["fits"]:
         parts.notice(f"This device cannot take part in this offer: {found['fits']}", "bad")
-    if accepted is None:
+    if accepted is None and found["withdrawn"]:
+        parts.notice(f"You took your consent back on {when(found['withdrawn'])}. {WITHDRAWN}")
+    elif accepted is None:
         parts.notice("You have accepted nothing yet, and nothing leaves this device.")
     elif found["changed"]:
         parts.notice(
@@ -54,6 +61,8 @@ async def consent(stage: Stage) -> None:
         _leaves(found)
         if accepted is None or found["changed"]:
             _accept(stage, found)
+    if accepted is not None:
+        _withdraw(stage)
 
 
 def _charter(charter: Document) -> None:
@@ -104,6 +113,32 @@ def _leaves(found: Document) -> None:
             ("Name", "Shape", "Type"),
             [(spec["name"], shape(spec["shape"]), spec["dtype"]) for spec in found["leaves"]],
         )
+
+
+def _withdraw(stage: Stage) -> None:
+    async def withdraw() -> None:
+        await stage.ask(lambda owner: owner.withdraw())
+        ui.navigate.to("consent")
+
+    def sure() -> None:
+        area.clear()
+        with area:
+            parts.el("p", "Take your consent back?", "strong")
+            with parts.box("row"):
+                yes = inputs.button("Yes, take it back", stage.doing(withdraw), "danger")
+                inputs.button("No", no)
+        stage.keys.focus(yes)
+
+    def no() -> None:
+        area.clear()
+        with area:
+            inputs.button("Take my consent back", sure)
+
+    with parts.card("Take your consent back"):
+        parts.el("p", f"From then on: {WITHDRAWN}")
+        area = ui.element("div")
+        with area:
+            inputs.button("Take my consent back", sure)
 
 
 def _accept(stage: Stage, found: Document) -> None:

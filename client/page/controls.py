@@ -21,6 +21,11 @@ PAST = (
     "and the privacy it cost cannot be given back. Export first if you want to keep anything."
 )
 
+CHANGED = (
+    "Changed: the old passphrase opens nothing any more. This device was started with it: end it and start "
+    "it again (commonground device down, then up)."
+)
+
 
 async def controls(stage: Stage) -> None:
     """The view."""
@@ -29,6 +34,7 @@ async def controls(stage: Stage) -> None:
         _export(stage)
     await _versions(stage)
     _reset(stage)
+    _passphrase(stage)
     _leave(stage)
 
 
@@ -150,6 +156,25 @@ def _reset(stage: Stage) -> None:
         area = ui.element("div")
         with area:
             inputs.button("Forget what it learned", sure)
+
+
+def _passphrase(stage: Stage) -> None:
+    async def change() -> None:
+        if new.value != again.value:
+            stage.say("The two new passphrases differ; nothing was changed.", "bad")
+            return
+        await stage.ask(lambda owner: owner.passphrase(old.value, new.value))
+        area.clear()  # and what was typed with it
+        with area:
+            parts.notice(CHANGED, "good")
+
+    with parts.card("Passphrase", note="It opens what this device keeps. Nobody can recover it."):
+        area = ui.element("div")
+        with area:
+            old = inputs.Field("The old one, if any", type="password", autocomplete="current-password")
+            new = inputs.Field("The new one", type="password", autocomplete="new-password")
+            again = inputs.Field("The new one again", type="password", autocomplete="new-password")
+            inputs.button("Change the passphrase", stage.doing(change))
 
 
 def _leave(stage: Stage) -> None:

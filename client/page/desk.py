@@ -69,6 +69,15 @@ class Owner(Protocol):
     def accept(self, offer_digest: str, epsilon_cap: float) -> Document:
         """Accept the offer."""
 
+    def withdraw(self) -> Document:
+        """Take the consent back."""
+
+    def private_cap(self, epsilon: float) -> Document:
+        """Change the cap on what fits cost together."""
+
+    def passphrase(self, old: str, new: str) -> Document:
+        """Change the store's passphrase."""
+
     def pause(self) -> Document:
         """Send nothing until `resume`."""
 

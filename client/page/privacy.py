@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+from nicegui import ui
+
+from commonground.client.page.consent import parse_cap
 from commonground.client.page.desk import Document
 from commonground.client.page.stage import Stage
-from commonground.web import measures, parts
-from commonground.web.figures import many, number, tile, when
+from commonground.web import inputs, measures, parts
+from commonground.web.figures import at_least, many, number, tile, when
 
 NO_NUMBER = (
     "No epsilon is shown. With so few people in the study the number would promise nothing, so this page "
@@ -24,6 +27,8 @@ async def privacy(stage: Stage) -> None:
     found = await stage.ask(lambda owner: owner.ledger())
     with parts.card("Your budget"):
         _budget(found)
+    with parts.card("Your private adapter"):
+        _private(stage, found["private"])
     with parts.card("In words"):
         with parts.box("statement"):
             parts.statement(found["words"])
@@ -49,6 +54,27 @@ async def privacy(stage: Stage) -> None:
                 for entry in found["entries"]
             ],
         )
+
+
+def _private(stage: Stage, found: Document) -> None:
+    """What every fit of the private adapter cost together, and the cap that she may raise."""
+    if found["frozen"]:
+        parts.notice(found["frozen"], "bad")
+    parts.el("p", found["words"])
+    if found["mechanism"] == "label" or math.isinf(float(found["one"])):
+        return
+
+    async def change() -> None:
+        await stage.ask(lambda owner: owner.private_cap(parse_cap(field.value)))
+        ui.navigate.to("privacy")
+
+    field = inputs.Field(
+        "The most ε that all fits together may cost one comparison",
+        value=at_least(float(found["cap"])),
+        inputmode="decimal",
+        autocomplete="off",
+    )
+    inputs.button("Change the cap", stage.doing(change), "quiet")
 
 
 def _budget(found: Document) -> None:

@@ -40,6 +40,7 @@ class Reason(Enum):
     OTHER_SHAPES = "other shapes than the manifest's"
     NOT_FINITE = "a non-finite adapter"
     OTHER_DIGEST = "other tensors than were signed"
+    NOT_THE_LAST = "a last release at another time than the offer's"
     # A round that a device does not take part in.
     NO_CONSENT = "no consent"
     PAUSED = "paused by its owner"

@@ -179,9 +179,7 @@ def test_ten_thousand_questions_are_one_message_and_one_charge(hostile: Hostile)
     """Straight at the vault's node socket, which is all that a node that was taken over could reach."""
     charged, sent = hostile.spent()
     arrays = hostile.operator.arrays(0.04)
-    asked = pb.Question(
-        round=4, shared=to_tensors(arrays), release=hostile.operator.release(4, arrays), final=False
-    )
+    asked = pb.Question(round=4, shared=to_tensors(arrays), release=hostile.operator.release(4, arrays))
     pid = hostile.device.parts["vault"]
     assert pid is not None
     with grpc.insecure_channel(f"unix:{socket_folder(hostile.profile.folder) / NODE}") as channel:

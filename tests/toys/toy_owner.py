@@ -65,6 +65,8 @@ class ToyOwner:
     def __init__(self, folder: Path, kind: str = "policy", state: str = "fresh") -> None:
         self.folder, self.kind, self.state = folder, kind, state
         self.paused = self.erased = False
+        self.withdrawn: str | None = None
+        self.private_most = 8.5
         self.accepted: dict[str, Any] | None = None
         if state != "new":
             digest, version = (OTHER, 1) if state == "changed" else (DIGEST, 2)
@@ -231,6 +233,13 @@ class ToyOwner:
                 {"time": TIME, "key": f"round {i}", "status": "committed", "q": 1.0, "z": 8.0, "steps": 1}
                 for i in range(count, 0, -1)
             ],
+            "private": {
+                "mechanism": "dp_sgd",
+                "one": 8.0,
+                "cap": self.private_most,
+                "frozen": "It is frozen: one more would be 15.4." if self.private_most < 9 else "",
+                "words": "This device has charged 2 fit(s) of your private adapter.",
+            },
         }
 
     def receipts(self) -> list[dict[str, Any]]:
@@ -262,6 +271,7 @@ class ToyOwner:
                 "signer": "3f:91:0c:77:aa:14",
             },
             "accepted": self.accepted,
+            "withdrawn": self.withdrawn,
             "changed": self.accepted is not None and self.accepted["digest"] != DIGEST,
             "trust": "central",
             "epsilon": 4.0,
@@ -288,8 +298,26 @@ class ToyOwner:
         if offer_digest != DIGEST:
             raise TrustError("the digest is not that of the offer")
         self.accepted = {"digest": DIGEST, "version": 2, "time": TIME, "epsilon_cap": epsilon_cap}
+        self.withdrawn = None
         self._note("accept", cap=epsilon_cap)
         return self.consent()
+
+    def withdraw(self) -> dict[str, Any]:
+        self._note("withdraw")
+        self.accepted, self.withdrawn = None, TIME
+        return self.consent()
+
+    def private_cap(self, epsilon: float) -> dict[str, Any]:
+        self._note("private_cap", epsilon=epsilon)
+        self.private_most = epsilon
+        found: dict[str, Any] = self.ledger()["private"]
+        return found
+
+    def passphrase(self, old: str, new: str) -> dict[str, Any]:
+        if old != "the old one":
+            raise InputError("the passphrase is wrong", hint="try again")
+        self._note("passphrase")
+        return {"ways": ["passphrase"]}
 
     def pause(self) -> dict[str, Any]:
         self.paused = True

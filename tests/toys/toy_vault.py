@@ -92,6 +92,7 @@ class Operator:
             "version": self.version,
             "round": round,
             "tensors": tensors_digest(self.manifest, arrays),
+            "final": round > self.offer.settings.rounds,
         }
         return sign_release(key, Release(**values | changes))
 

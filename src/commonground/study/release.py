@@ -31,12 +31,14 @@ class Release:
         version: from 1, growing with every new content.
         round: the round that it opens, from 1.
         tensors: `tensors_digest` of what is sent.
+        final: it is the one after the last round, on which private adapters take the rest of their steps.
     """
 
     offer: str
     version: int
     round: int
     tensors: str
+    final: bool = False
 
 
 def tensors_digest(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> str:
@@ -135,7 +137,7 @@ def check_arrays(manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _release(content: Mapping[str, Any]) -> Release:
-    kinds = {"offer": str, "version": int, "round": int, "tensors": str}
+    kinds = {"offer": str, "version": int, "round": int, "tensors": str, "final": bool}
     if set(content) != set(kinds) or any(type(content[name]) is not kind for name, kind in kinds.items()):
         raise TrustError(
             f"the release has fields {sorted(content)}; accepted: {sorted(kinds)}", reason=Reason.UNREADABLE
