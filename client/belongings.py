@@ -168,7 +168,7 @@ class Belongings:
         terms, cap = self._rounds.understood().terms, self._cap()
         spent = self._rounds.ledger.epsilon(terms.claim.delta)
         found = summary(self._rounds.ledger, terms, self._profile.offer, cap)
-        one = epsilon_composed([*self._rounds.ledger.spent(), terms.charge], terms.claim.delta, "gaussian")
+        one = epsilon_composed([*self._rounds.ledger.spent(), terms.account], terms.claim.delta, "gaussian")
         entries = [
             {"time": e["time"], "key": e["key"], "status": e["status"], "q": e["sampling"]}
             | {"z": e["noise_multiplier"], "steps": e["steps"]}

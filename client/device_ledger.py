@@ -8,7 +8,9 @@ the message under the charge it has, or answers with the very bytes that it kept
 A real device is on or off for its own reasons and the server knows who took part, so nothing is amplified:
 each message costs one Gaussian with sampling rate 1. How often a device takes part, and how far apart, is
 held here whatever the server asks. Epsilon is computed here, from the noise that the accepted offer fixes,
-over every study, signer and run of this profile; no number of a server is read.
+over every study, signer and run of this profile; no number of a server is read. Everything is charged under
+one kind of neighbours, whatever each offer claims: all that this person sent is replaced by anything else
+(`Terms.account`); costs under different neighbours do not add up to anything.
 
 The account is as old as its file. Whoever puts back an older copy of the store takes charges out of it; the
 server, which knows who took part, then stands alone for k and b.
@@ -220,7 +222,7 @@ class DeviceLedger:
             elif self._made(upload):
                 raise self._twice(upload)
             limit = (cap, terms.claim.delta)
-            return ledger.reserve(OWNER, MECHANISM, upload.key, terms.charge, limit), None
+            return ledger.reserve(OWNER, MECHANISM, upload.key, terms.account, limit), None
 
     def _keep(
         self, upload: Upload, sealed: Sealed, clip: float | None, along: Callable[[Sealed], None] | None

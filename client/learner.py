@@ -113,12 +113,12 @@ def understand(offer: Offer, parts: bytes | None = None, charter: str = "") -> U
         )
     config = offer.settings
     bounded = _charter(config, charter)
-    terms = terms_of(config)
+    half = client_half(config.strategy.name, config.strategy.options)
+    terms = terms_of(config, half)
     base = dict(offer.base)
     digest = base.pop(PARTS, None)
     _hold_encoder(config, base.pop(ENCODER, None))
     table = OwnTable(config, parts=None if digest is None else read_parts(parts, digest))
-    half = client_half(config.strategy.name, config.strategy.options)
     tags: list[Tag] = [tag for tag in TAGS if tag in config.shared.tags]
     plan = make_plan(config, tags, terms.claim, terms.private_claim)
     manifest = egress_manifest(config, table.public, plan, terms.claim, half, 0)

@@ -15,6 +15,11 @@ RELEASED = (
     "sealed messages of this device, at most one for each charge, with the names, shapes and sizes that the "
     "accepted offer lists"
 )
+NEIGHBOURS = (
+    "Neighbours, for all of it: everything that this device sent is replaced by anything else. Where the "
+    "claim of a study replaces it by zeros, its messages are charged here at half the noise multiplier, so "
+    "the number may be larger than the study's own."
+)
 ELSE = (
     "What else is known of this device and is covered by no epsilon: that it is enrolled, and under which "
     "name; when it is online; in which rounds it took part; and that it refused, without the reason."
@@ -91,10 +96,10 @@ def in_words(ledger: DeviceLedger, terms: Terms, offer: str, cap: float) -> str:
         side_view=False,
     )
     private = ledger.private.in_words(terms.private_claim)
-    return "\n".join([promised, _spent(found, ledger), private, WHO[terms.claim.trust], ELSE])
+    return "\n".join([promised, _spent(found), private, WHO[terms.claim.trust], ELSE])
 
 
-def _spent(found: dict[str, Any], ledger: DeviceLedger) -> str:
+def _spent(found: dict[str, Any]) -> str:
     times = (
         f"By its own record this device has charged {found['charged']} message(s): {found['committed']} left "
         f"or were ready to leave, and {found['reserved']} were charged and never made, which counts all the "
@@ -104,8 +109,7 @@ def _spent(found: dict[str, Any], ledger: DeviceLedger) -> str:
     if math.isinf(number):
         return f"{times} A message left without noise, so epsilon is infinite: nothing is promised about it."
     cap = "You set no cap" if math.isinf(found["cap"]) else f"Your cap is {found['cap']:.4g}"
-    neighbours = sorted({str(entry["neighbours"]) for entry in ledger.entries()})
-    over = f" Neighbours: {'; or '.join(neighbours)}." if neighbours else ""
+    over = f" {NEIGHBOURS}" if found["charged"] else ""
     sure = (
         ""
         if found["meaningful"]
@@ -131,7 +135,7 @@ def _fitting(spent: tuple[Charge, ...], terms: Terms, cap: float) -> int:
     fits, too_many = 0, terms.most + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        more = terms.charge._replace(steps=middle)
+        more = terms.account._replace(steps=middle)
         after = epsilon_composed([*spent, more], terms.claim.delta, ACCOUNTANT)
         fits, too_many = (middle, too_many) if after <= cap * (1 + SLACK) else (fits, middle)
     return fits

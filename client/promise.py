@@ -51,7 +51,7 @@ PAST = (
     "You can pause, take your data away, or leave at any time. What was sent before cannot be called back: "
     "its influence on the shared adapter stays, and so does the privacy that it cost."
 )
-STRONG, WEAK = 3.0, 10.0  # epsilons; common reading, see docs/privacy.md
+STRONG, WEAK = 1.0, 3.0  # epsilons: from even odds to 73 % and to 95 % certainty; docs/privacy.md
 
 
 def promise(meant: Understood, signer: str) -> list[str]:
@@ -110,7 +110,7 @@ def full_epsilon(meant: Understood) -> float:
 
 def all_messages(meant: Understood) -> Charge:
     """The charge of all k messages."""
-    charge = meant.terms.charge
+    charge = meant.terms.account
     return charge._replace(steps=charge.steps * meant.terms.most)
 
 
@@ -139,10 +139,22 @@ def epsilon_words(meant: Understood) -> str:
     )
     return (
         f"Privacy: epsilon = {epsilon:.4g} at delta = {claim.delta:.3g} for all your messages "
-        "together, computed by this device. In words: whoever looks at everything that was released can "
-        f"change their odds about anything you said by a factor of at most {odds}, except with probability "
-        f"{claim.delta:.3g}. {strength} {who}"
+        "together, computed by this device, against any other messages that you might have sent. In words: "
+        f"whoever looks at everything that was released may find it up to {odds} times likelier under what "
+        "you said than under anything else you could have said, so about something that was as likely as not "
+        f"before they can be up to {certainty(epsilon)} sure. delta is what this leaves out: the probability "
+        f"of any outcome may differ by another {claim.delta:.3g}. {strength} {who}"
     )
+
+
+def certainty(epsilon: float) -> str:
+    """How sure somebody can be who began at even odds, in %, rounded up: 100 e^eps / (1 + e^eps)."""
+    left = 1 / (1 + math.exp(min(epsilon, 700.0)))
+    if left < 5e-5:
+        return "more than 99.99 %"
+    digits = max(0, math.ceil(-math.log10(left)) - 1) if left < 0.1 else 0
+    shown = math.ceil((100 - 100 * left) * 10**digits) / 10**digits
+    return f"{min(shown, 99.99):.{digits}f} %"
 
 
 def _size(meant: Understood) -> str:

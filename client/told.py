@@ -13,7 +13,7 @@ import torch
 from commonground.bounds.budget import Budget
 from commonground.client.charter_words import charter_shown
 from commonground.client.learner import Understood
-from commonground.client.promise import claim_in_full, consequences
+from commonground.client.promise import claim_in_full, consequences, full_epsilon
 from commonground.client.rounds import Rounds
 from commonground.comparisons import Comparison
 from commonground.data.starter import STYLES, TastePrompt, taste_prompts
@@ -34,7 +34,7 @@ def meaning(meant: Understood) -> Document:
     claim, manifest = meant.terms.claim, meant.manifest
     return {
         "trust": claim.trust,
-        "epsilon": claim.epsilon if math.isfinite(claim.epsilon) else "inf",
+        "epsilon": epsilon if math.isfinite(epsilon := full_epsilon(meant)) else "inf",
         "delta": claim.delta,
         "meaningful": claim.meaningful,
         "clip": manifest.clip,

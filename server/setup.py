@@ -319,13 +319,13 @@ class Contract(NamedTuple):
 
 def contract_of(config: Config, progress: Progress | None) -> Contract:
     """The contract of a configuration, with everything public computed here."""
-    terms = terms_of(config)
+    half = client_half(config.strategy.name, config.strategy.options)
+    terms = terms_of(config, half)
     with threadpool_limits(1):  # the bits of a simulation, whatever number of threads there are
         model = build_model(config, [starter_pair()], progress)
     plan = make_plan(
         config, [tag for tag in TAGS if tag in config.shared.tags], terms.claim, terms.private_claim
     )
-    half = client_half(config.strategy.name, config.strategy.options)
     manifest = egress_manifest(config, model, plan, terms.claim, half, 0)
     first = {name: value.numpy() for name, value in model.initial_shared().items()}
     return Contract(manifest, first | initial(half, model.shared_spec(), 1), model.public_parts())

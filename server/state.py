@@ -195,7 +195,9 @@ class Study:
     @cached_property
     def terms(self) -> Terms:
         """What the offer means."""
-        return terms_of(self.config)
+        from commonground.strategies.registry import client_half
+
+        return terms_of(self.config, client_half(self.config.strategy.name, self.config.strategy.options))
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -212,7 +212,8 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
     chosen[evaluated] = True
     test_rows = np.arange(len(population.train), len(table))
     test_rows = test_rows[chosen[owner[test_rows]]]
-    claim, own = claims(config, len(eligible))
+    half = client_half(config.strategy.name, config.strategy.options)
+    claim, own = claims(config, len(eligible), half)
     with threadpool_limits(1):  # bases are bit for bit the same in a process with another thread count
         also: tuple[str, ...] = () if lazy is None else lazy.taste.texts + lazy.safety.texts
         if poison is not None and lazy is not None:
@@ -232,7 +233,6 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
     }
     # One model for everybody knows no private adapter, in whatever schedule the shared arm trains.
     plans["pooled"] = replace(plans["pooled"], schedule="decoupled")
-    half = client_half(config.strategy.name, config.strategy.options)
     groups = _groups(population, lazy) if half is not None and half.groups else ()
     world = World(
         config=config,

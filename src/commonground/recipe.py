@@ -11,10 +11,12 @@ from commonground.comparisons import TAGS, Tag
 from commonground.config import Config
 from commonground.losses import LossSettings
 from commonground.privacy.accounting import default_delta
+from commonground.privacy.both_claims import beside_shared
 from commonground.privacy.claims import PrivateClaim, SharedClaim, private_claim, shared_claim
 from commonground.randomness import key
 from commonground.rules import value_of
 from commonground.settings import to_dict
+from commonground.training.client_half import ClientHalf
 from commonground.training.plan import CapPlan, ConstraintPlan, Plan, PrivatePlan, Schedule, SharedPlan
 
 # Chosen on starter people and on the ratings data; docs/defaults.md says how, with the commands.
@@ -120,12 +122,13 @@ def shared_loss(config: Config) -> str:
     return str(config.loss.name)
 
 
-def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
+def claims(config: Config, people: int, half: ClientHalf | None = None) -> tuple[SharedClaim, PrivateClaim]:
     """What a run promises about privacy: for the shared adapter, and for a private one.
 
     Args:
         config: a resolved configuration.
         people: how many may take part in shared training.
+        half: the device's half of the strategy, where it has one.
 
     Raises:
         ConfigError: the privacy settings do not go together.
@@ -161,7 +164,8 @@ def claims(config: Config, people: int) -> tuple[SharedClaim, PrivateClaim]:
         clip=privacy.private.clip,
         people=people,
     )
-    return shared, private
+    own_part = half is not None and type(half).own is not ClientHalf.own
+    return shared, beside_shared(private, shared, config.shared.tags, own_part)
 
 
 # What no message and no private adapter hangs on: the same release under another of these has the same noise.

@@ -2,6 +2,7 @@ import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,9 +24,9 @@ from commonground.client.device_ledger import DeviceLedger, Upload, scope_of
 from commonground.client.ledger_words import in_words, summary
 from commonground.errors import PrivacyError, Reason, StorageError
 from commonground.manifest import Sealed
-from commonground.privacy.accounting import Charge, epsilon_composed, epsilon_gaussian
+from commonground.privacy.accounting import Charge, epsilon_composed, epsilon_gaussian, noise_for_gaussian
 from commonground.privacy.banded import may_join
-from commonground.privacy.claims import shared_claim
+from commonground.privacy.claims import private_claim, shared_claim
 from commonground.study.offer import Terms
 
 LOCAL, BANDED = local_terms(), banded_terms()
@@ -201,7 +202,8 @@ def test_k_and_b_are_kept_whatever_the_server_asks(tmp_path: Path) -> None:
             else:
                 with pytest.raises(PrivacyError, match="too often or too early"):
                     ledger.once(upload(round), BANDED, math.inf, never)
-        assert ledger.epsilon(BANDED.claim.delta) == pytest.approx(BANDED.claim.epsilon, rel=1e-9)
+        replaced = epsilon_gaussian(2 / BANDED.claim.noise_multiplier, BANDED.claim.delta)
+        assert ledger.epsilon(BANDED.claim.delta) == pytest.approx(replaced, rel=1e-9)
         with pytest.raises(PrivacyError, match="too early"):
             ledger.once(upload(99, round=20), BANDED, math.inf, never)  # an earlier round
         new = ledger.once(upload(100, round=1, offer="the next offer"), BANDED, math.inf, noisy(1))
@@ -257,7 +259,7 @@ def test_epsilon_is_the_accountants_on_what_a_plain_model_counts(
 ) -> None:
     """A dictionary that follows the rules of E9 by hand, and the ledger, agree after every event."""
     terms = {"old": local_terms(2), "new": local_terms(3)}
-    delta = 1e-3
+    delta = LOCAL.claim.delta
     charged: dict[tuple[str, int], tuple[str, int]] = {}
     sent: dict[tuple[str, int], bytes] = {}
     before = 0.0
@@ -389,3 +391,41 @@ def test_a_charge_is_that_of_methods_e8() -> None:
         BANDED.claim.noise_multiplier * math.sqrt(BANDED.most)
     )
     assert MANIFEST.size == 9
+
+
+def test_costs_under_different_neighbours_are_never_added(tmp_path: Path) -> None:
+    """Class: numbers of different relations in one sum. A banded study's claim replaces a person by zeros.
+
+    Two studies, each at epsilon 2 by its own claim. Added as they stand they would be 3.10; where all that
+    the device sent is replaced by anything else, they are 5.64, and the cap is held to that.
+    """
+    delta, z = 200**-1.1, noise_for_gaussian(2.0, 200**-1.1)
+    common: dict[str, Any] = {
+        "people": 200,
+        "cohort": 20,
+        "rounds": 50,
+        "epsilon_target": 2.0,
+        "delta": delta,
+    }
+    banded = Terms(shared_claim(**common, mechanism="banded", clip=1.0), private_claim())
+    local = Terms(shared_claim(**common, trust="local", participations=4, clip=1.0), private_claim())
+    assert epsilon_gaussian(math.sqrt(2) / z, delta) == pytest.approx(3.10, abs=0.005)
+    assert banded.claim.epsilon == pytest.approx(2, abs=2e-3)
+    assert banded.account.noise_multiplier == banded.charge.noise_multiplier / 2
+    assert local.account == local.charge
+    with open_store(tmp_path) as store:
+        ledger = DeviceLedger(store)
+        for visit in range(banded.most):
+            round = 1 + visit * banded.separation
+            ledger.once(upload(round, round, "banded"), banded, math.inf, noisy(round))
+        own = ledger.epsilon(delta)
+        assert own == pytest.approx(epsilon_gaussian(2 / z, delta), rel=1e-3)
+        for version in range(100, 100 + local.most):
+            ledger.once(upload(version, version, "local"), local, 5.7, noisy(version))
+        assert ledger.epsilon(delta) == pytest.approx(5.64, abs=0.01)
+        told = in_words(ledger, local, "local", 5.7)
+        assert "everything that this device sent is replaced by anything else" in told
+        assert "or one person" not in told
+        again = Upload(scope_of("another", "cd" * 32), upload(1).release)
+        with pytest.raises(PrivacyError, match=r"the cap is 5\.7"):
+            ledger.once(again, local, 5.7, never)

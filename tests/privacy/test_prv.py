@@ -168,3 +168,30 @@ def test_no_accountant_falls_below_what_is_lost(q: float, z: float, steps: int, 
 def test_infinite_noise_costs_nothing_and_no_noise_everything() -> None:
     assert epsilon_sampled_gaussian(math.inf, 0.2, 5, 1e-5) == 0
     assert epsilon_sampled_gaussian(0, 0.2, 5, 1e-5) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("q", "z", "steps", "delta"), [(0.2, 0.9, 40, 1e-4), (0.01, 0.6, 60, 1e-5), (1.0, 3.0, 10, 1e-4)]
+)
+def test_a_replacement_costs_what_dp_accounting_says(q: float, z: float, steps: int, delta: float) -> None:
+    """Somebody is in under both neighbours and says something else: more than to be in or out, not twice."""
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    one = from_gaussian_mechanism(
+        z,
+        sampling_prob=q,
+        value_discretization_interval=STEP,
+        neighboring_relation=NeighboringRelation.REPLACE_ONE,
+    )
+    truth = float(one.self_compose(steps).get_epsilon_for_delta(delta))
+    found = epsilon_prv((), delta, replaced=((q, z, steps),))
+    assert truth * 0.9995 <= found <= truth * 1.01
+    assert found > epsilon_sampled_gaussian(z, q, steps, delta)
+
+
+def test_adding_and_replacing_compose_below_their_sum() -> None:
+    own, other = ((0.25, 1.2, 40),), ((0.2, 1.1, 30),)
+    both = epsilon_prv(own, 1e-5, replaced=other)
+    assert max(epsilon_prv(own, 1e-5), epsilon_prv((), 1e-5, replaced=other)) < both
+    assert both < epsilon_prv(own, 5e-6) + epsilon_prv((), 5e-6, replaced=other)

@@ -43,7 +43,7 @@ def banded_terms() -> Terms:
 
 def cap_for(terms: Terms, messages: int) -> float:
     """The epsilon that exactly so many messages reach."""
-    return epsilon_gaussian(math.sqrt(messages) / terms.charge.noise_multiplier, terms.claim.delta)
+    return epsilon_gaussian(math.sqrt(messages) / terms.account.noise_multiplier, terms.claim.delta)
 
 
 def upload(version: int, round: int | None = None, offer: str = OFFER, scope: str = SCOPE) -> Upload:

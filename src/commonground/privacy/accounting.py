@@ -91,6 +91,31 @@ def epsilon_composed(
     return epsilon_rdp(merged, delta)
 
 
+def epsilon_together(
+    charges: Iterable[tuple[float, float, int]],
+    replaced: Iterable[tuple[float, float, int]],
+    delta: float,
+    accountant: str = DEFAULT,
+) -> float:
+    """Epsilon of mechanisms that add or remove a unit, and of others in which it is replaced.
+
+    Args:
+        charges: (q, z, T) of the first kind.
+        replaced: (q, z, T) of the second.
+        delta: in (0, 1).
+        accountant: of the first kind alone; with both it is PRV, and infinity where PRV cannot be computed.
+    """
+    own, others = flatten(charges), flatten(replaced)
+    if not others:
+        return epsilon_composed(own, delta, accountant)
+    if any(charge.noise_multiplier == 0 for charge in (*own, *others)):
+        return math.inf
+    try:
+        return epsilon_prv(own, delta, error=PRV_ERROR, replaced=others)
+    except (RuntimeError, ValueError, MemoryError):
+        return math.inf
+
+
 def flatten(charges: Iterable[tuple[float, float, int]]) -> tuple[Charge, ...]:
     """The same charges, equal (q, z) merged, free ones dropped, in ascending order of (q, z)."""
     steps: dict[tuple[float, float], int] = {}

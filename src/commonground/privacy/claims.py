@@ -40,6 +40,9 @@ __all__ = ["PrivateClaim", "SharedClaim", "private_claim", "shared_claim"]
 UNITS = ("person", "comparison")
 TRUSTS = ("central", "local")
 MECHANISMS = ("gaussian", "banded")
+# Denominators are fixed by the number of people, and a round with too few replies moves nothing: both are
+# public, so nobody comes or goes between neighbours. The cost is that of adding or removing what she sends.
+ZEROED = "one person's contribution is replaced by zeros, and how many people there are stays the same"
 SCHEDULES = ("decoupled", "alternating", "joint")
 ADVERSARIES = {
     "central": "anybody who sees the released shared adapter of every round, other people included; "
@@ -224,13 +227,13 @@ def shared_claim(
         band = largest_band(people, cohort, rounds) if band is None else band
         check_band(band, people, cohort, rounds)
         sampling, accountant, adversary = cohort / people, "gaussian", ADVERSARIES["banded"]
-        neighbours = "one person is added or removed, and everybody else keeps their rounds"
+        neighbours = f"{ZEROED} in every round, and everybody keeps their rounds"
         most = min(participations or default_participations(sampling, band, rounds), -(-rounds // band))
         noise = noise_for_gaussian(epsilon_target, delta)
         banded = BandedNoise(band, most, noise)
     else:
         sampling = cohort / people if unit == "person" else float(pair_sampling or 0.0)
-        neighbours = f"one {unit} is added or removed"
+        neighbours = ZEROED if unit == "person" else "one comparison is added or removed"
         noise = noise_for(epsilon_target, delta, sampling, rounds, accountant)
     claim = SharedClaim(
         unit=unit,

@@ -15,6 +15,7 @@ from commonground.privacy.accounting import (
     default_delta,
     delta_is_meaningful,
     epsilon_composed,
+    epsilon_together,
     noise_for,
 )
 from commonground.privacy.mechanisms import flip_probability
@@ -52,6 +53,10 @@ class PrivateClaim:
         clip: C of one pair's gradient; None if not given.
         flip_probability: of a reported choice; 0 for dp_sgd.
         units: comparisons that there can be, of all people together.
+        alone: epsilon of private training alone, where what else the same comparison enters is left out.
+        beside: what the shared adapter costs the same comparison, added or removed; see `both_claims`.
+        replaced: the same, where the change of one comparison changes a whole message.
+        why: why epsilon is infinite although private training has noise; else empty.
     """
 
     mechanism: str
@@ -68,6 +73,15 @@ class PrivateClaim:
     clip: float | None
     flip_probability: float
     units: int
+    alone: float
+    beside: tuple[Charge, ...] = ()
+    replaced: tuple[Charge, ...] = ()
+    why: str = ""
+
+    @property
+    def shared_too(self) -> bool:
+        """Whether epsilon is of private and shared training together."""
+        return bool(self.beside or self.replaced)
 
     @property
     def meaningful(self) -> bool:
@@ -86,9 +100,19 @@ class PrivateClaim:
         return Charge(self.sampling, self.noise_multiplier, steps)
 
     def epsilon_after(self, steps: int, accountant: str | None = None) -> float:
-        """Epsilon after so many steps; a choice reported once has spent all of it."""
+        """Epsilon after so many steps, and the whole shared training where that is part of it.
+
+        A choice reported once has spent all of it.
+        """
+        if self.why:
+            return math.inf
         if self.mechanism == "label":
             return self.epsilon if steps > 0 else 0.0
+        if self.shared_too:
+            own = self.charge(min(steps, self.steps))
+            return epsilon_together(
+                [own, *self.beside], self.replaced, self.delta, accountant or self.accountant
+            )
         return after(
             self.charge, min(steps, self.steps), self.steps, self.delta, accountant or self.accountant
         )
@@ -96,6 +120,8 @@ class PrivateClaim:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values; a label claim has no accountant's epsilon beside its own."""
         values = claim_values(self, self.steps) | {"meaningful": self.meaningful}
+        if self.replaced:  # no RDP curve
+            values["epsilon_rdp"] = None
         if self.mechanism == "label":
             return values | {"epsilon_rdp": None, "epsilon_prv": None}
         return values if self.meaningful else nominal(values)
@@ -148,7 +174,9 @@ def private_claim(
     return PrivateClaim(
         mechanism=mechanism,
         unit="choice" if label else "comparison",
-        neighbours="one choice is turned round" if label else "one comparison is added or removed",
+        neighbours="one choice between two tastes is turned round"
+        if label
+        else "one taste comparison is added or removed",
         adversary="anybody who sees the private adapter or anything derived from it",
         epsilon=spent,
         delta=0.0 if label else delta,
@@ -160,6 +188,7 @@ def private_claim(
         clip=clip,
         flip_probability=flip_probability(epsilon_target) if label else 0.0,
         units=units,
+        alone=spent,
     )
 
 

@@ -188,9 +188,19 @@ def _sight(claim: SharedClaim) -> str:
 def _private(claim: PrivateClaim) -> str:
     head = (
         "Private adapters never leave their devices. Should anything derived from one leave, the unit is "
-        f"one {claim.unit}, neighbours are two collections where {claim.neighbours}, and the adversary is "
-        f"{claim.adversary}."
+        f"one taste {claim.unit}, neighbours are two collections where {claim.neighbours}, and the adversary "
+        f"is {claim.adversary}. What was said about safety is covered by the claim on the shared adapter "
+        "alone, which a private one stands on."
     )
+    if claim.why:
+        alone = f"randomised response of epsilon = {_number(claim.alone)}"
+        if claim.mechanism != "label":
+            alone = f"noise worth epsilon = {_number(claim.alone)}"
+        return (
+            f"{head} No number holds: {claim.why}. So epsilon is infinite, although private training has "
+            f"{alone} by itself, and nothing derived from a private adapter may leave: no adapter, no text "
+            "written with it, no number computed with it."
+        )
     if claim.epsilon == math.inf:
         return (
             f"{head} There is no protection (epsilon is infinite), so nothing derived from a private adapter "
@@ -213,7 +223,23 @@ def _private(claim: PrivateClaim) -> str:
         return f"{head} {doubt(claim)} Noise was added, but no number is claimed for it. It has {how}"
     return (
         f"{head} The guarantee is epsilon = {_number(claim.epsilon)} at delta = {_number(claim.delta)}, by "
-        f"{ACCOUNTANT_WORDS[claim.accountant]}, for {how}"
+        f"{_accountant(claim)}, for {_together(claim)}{how}"
+    )
+
+
+def _accountant(claim: PrivateClaim) -> str:
+    return ACCOUNTANT_WORDS["prv" if claim.replaced else claim.accountant]
+
+
+def _together(claim: PrivateClaim) -> str:
+    """What else the number covers, where taste comparisons are in the shared update too."""
+    if not claim.shared_too:
+        return ""
+    moved = ", where another comparison may change a whole message, by up to 2C," if claim.replaced else ""
+    return (
+        "both adapters together: taste comparisons are in the shared update as well, under its clip and noise"
+        f"{moved} and a private adapter is seen with the shared one that it stands on. Private training "
+        f"alone is epsilon = {_number(claim.alone)}: "
     )
 
 

@@ -27,6 +27,7 @@ from commonground.study.signing import digest
 if TYPE_CHECKING:  # these need torch, and who only reads an offer (a node, a supervisor) does not
     from commonground.privacy.accounting import Charge
     from commonground.privacy.claims import PrivateClaim, SharedClaim
+    from commonground.training.client_half import ClientHalf
 
 KIND = "offer"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -183,6 +184,18 @@ class Terms:
         return self.claim.charge(1)
 
     @property
+    def account(self) -> Charge:
+        """What one upload costs in an account over several studies: it is replaced by any other.
+
+        Local noise is charged so already. A claim of central noise replaces a person's part by zeros, which
+        moves it by one clip; by any other, it moves by two.
+        """
+        charge = self.charge
+        if self.claim.trust == "local":
+            return charge
+        return charge._replace(noise_multiplier=charge.noise_multiplier / 2)
+
+    @property
     def most(self) -> int:
         """k: uploads of one person at most."""
         return self.claim.most
@@ -193,12 +206,13 @@ class Terms:
         return 1 if self.claim.banded is None else self.claim.banded.band
 
 
-def terms_of(config: Config) -> Terms:
+def terms_of(config: Config, half: ClientHalf | None = None) -> Terms:
     """The claims of a deployed study; see the module's text for what is charged.
 
     Args:
         config: resolved; `privacy.trust` says who adds the noise. Central noise is banded (methods N6):
             real devices cannot be sampled in secret.
+        half: the device's half of the strategy, where it has one; the private claim depends on it.
 
     Raises:
         ConfigError: the privacy settings do not go together, or claim something a deployment cannot.
@@ -227,7 +241,7 @@ def terms_of(config: Config) -> Terms:
                     "device bounds answers by its charter)"
                 ]
             )
-    return Terms(*claims(config, config.people))
+    return Terms(*claims(config, config.people, half))
 
 
 def refuse_code(config: Config) -> None:
