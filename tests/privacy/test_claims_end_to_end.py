@@ -316,7 +316,7 @@ def more_people(patch: pytest.MonkeyPatch) -> None:
 def same_noise(patch: pytest.MonkeyPatch) -> None:
     """Every round has the noise of the first."""
     real = CentralNoise.noised
-    patch.setattr(CentralNoise, "noised", lambda self, round, total: real(self, 1, total))
+    patch.setattr(CentralNoise, "noised", lambda self, round, *given: real(self, 1, *given))
 
 
 def quieter_world(patch: pytest.MonkeyPatch) -> None:
