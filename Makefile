@@ -13,7 +13,7 @@ QUIET = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 DATA = if [ -z "$${COMMONGROUND_DATA:-}" ] && [ -d ../shared/data ]; then \
 	COMMONGROUND_DATA=$$(cd ../shared/data && pwd); export COMMONGROUND_DATA; fi
 
-.PHONY: help install demo test lint browser night chaos bench clean
+.PHONY: help install demo test lint browser night kernels mutants chaos bench clean
 .DEFAULT_GOAL := help
 
 help:  ## print this list
@@ -55,6 +55,14 @@ browser:
 
 night: install browser  ## the few tests that wait a minute each: a node let in again, emulated devices
 	@$(DATA); $(QUIET) $(BIN)/python -m pytest -m night
+
+# Each setting in a process of its own, with the variables set for it alone; nothing of the environment is kept.
+kernels: install browser  ## the identity tests under each of several kernels of OpenBLAS, ATen and MKL
+	$(BIN)/python tests/kernels.py
+
+# Planted bugs in the privacy code, each against the tests that should find it; not a part of `make test`.
+mutants: install  ## plant each bug of tests/mutants in a copy, and see that a test finds it
+	$(QUIET) $(BIN)/python tests/mutants/run.py
 
 # A study for each kind of part, two at a time: most of a study's time is waiting.
 chaos: install browser  ## kill -9 of every part of a running study: KILLS of each (5; 20 for a night), SEED repeats

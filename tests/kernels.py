@@ -46,21 +46,25 @@ class Setting:
         accepted: library (`openblas`, `aten`, `mkl`) -> what it may say of itself then. OpenBLAS has several
             names for one kernel, and MKL does not tell which branch it takes on a processor of another make.
         flags: abilities of the processor that it needs, as /proc/cpuinfo has them.
+        whole: whether it also runs what takes minutes, marked `identity(once=True)`: whole studies, Ray.
     """
 
     name: str
     variables: Mapping[str, str] = field(default_factory=dict)
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    whole: bool = False
 
 
-def _blas(core: str, *names: str, flags: tuple[str, ...] = ()) -> Setting:
-    return Setting(f"OPENBLAS_CORETYPE={core}", {"OPENBLAS_CORETYPE": core}, {"openblas": names}, flags)
+def _blas(core: str, *names: str, flags: tuple[str, ...] = (), whole: bool = False) -> Setting:
+    return Setting(
+        f"OPENBLAS_CORETYPE={core}", {"OPENBLAS_CORETYPE": core}, {"openblas": names}, flags, whole
+    )
 
 
 SETTINGS = (
     Setting("as found"),
-    _blas("Haswell", "Haswell", flags=("avx2", "fma")),
+    _blas("Haswell", "Haswell", flags=("avx2", "fma"), whole=True),
     _blas("Zen", "Zen", "Haswell", flags=("avx2", "fma")),
     _blas("SkylakeX", "SkylakeX", flags=("avx512f", "avx512bw", "avx512dq", "avx512vl")),
     _blas("Sandybridge", "Sandybridge", flags=("avx",)),
@@ -143,10 +147,15 @@ def marked(folder: Path = TESTS) -> list[Path]:
 
 
 class _Counter:
-    """Counts outcomes; a pytest plugin."""
+    """Chooses tests and counts outcomes; a pytest plugin."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool) -> None:
+        self._whole = whole
         self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        marks = {item: item.get_closest_marker(MARK) for item in items}
+        items[:] = [i for i in items if marks[i] and (self._whole or not marks[i].kwargs.get("once"))]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" or report.outcome != "passed":
@@ -157,7 +166,7 @@ def inside(setting: Setting, result: Path, arguments: list[str]) -> int:
     """In a setting's own process: look at the kernels, run the tests, write down what came of it."""
     found = kernels()
     why = refused(setting, found)
-    counter, code = _Counter(), 2
+    counter, code = _Counter(setting.whole), 2
     if not why:
         import pytest
 

@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         yield found
 
 
-@pytest.mark.identity
+@pytest.mark.identity(once=True)
 def test_the_shared_adapter_is_bit_for_bit_that_of_the_simulation(whole: Whole) -> None:
     deployed, simulated = whole.released(), whole.simulated()
     assert deployed.keys() == simulated.keys()

@@ -100,7 +100,7 @@ def test_every_strategy_and_setting_is_a_row(tournament: Tournament) -> None:
 
 
 def test_a_subclass_that_changes_nothing_ties_exactly_but_for_its_noise(tournament: Tournament) -> None:
-    """Without noise nothing differs; with noise each cell has its own, or their difference would have none."""
+    """Without noise nothing differs; with noise each cell has its own, or the noise would cancel."""
     folder, _, envelope = tournament
     rows = {(row["strategy"], row["privacy.shared.epsilon"]): row for row in table(folder)}
     for epsilon, same in (("8", False), ("inf", True)):

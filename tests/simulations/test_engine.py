@@ -57,7 +57,7 @@ def run(folder: Path, runtime: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[li
     return rounds, sorted(f"{file.name} {file.read_text()}" for file in (folder / "store").iterdir())
 
 
-@pytest.mark.identity
+@pytest.mark.identity(once=True)
 @pytest.mark.slow
 def test_same_seed_same_bytes_in_process_and_on_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

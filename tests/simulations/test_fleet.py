@@ -304,7 +304,7 @@ simulate(read_settings(None, sys.argv[4:]), Path(sys.argv[1]))
     ("kind", "call"),
     [
         ("train", 1),
-        pytest.param("train", 2, marks=pytest.mark.identity),
+        pytest.param("train", 2, marks=pytest.mark.identity(once=True)),
         ("train_private", 2),
         ("train", 5),
     ],

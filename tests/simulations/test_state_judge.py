@@ -172,7 +172,7 @@ def test_the_shipped_judge_is_fitted_on_the_labelled_answers() -> None:
     assert np.abs(judge.weights - known.weights).max() < 0.02 * np.abs(known.weights).max()
 
 
-@pytest.mark.identity
+@pytest.mark.identity(once=True)
 @pytest.mark.model
 def test_states_are_the_same_alone_and_among_others_and_differ_by_prompt(tmp_path: Path) -> None:
     reader = StateEncoder()
