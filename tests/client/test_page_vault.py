@@ -25,7 +25,8 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[toy_vault.Vault]
 @pytest.fixture(scope="module")
 def window(vault: toy_vault.Vault) -> Iterator[Watched]:
     folder = vault.profile.folder
-    page = Served(["-m", "commonground.client.page", "--profile", str(folder)], folder / "run")
+    command = ["-m", "commonground.client.page", "--profile", str(folder), "--token-stdin"]
+    page = Served(command, folder / "run", token=vault.owner.token)
     with chromium_opened() as browser:
         opened = Watched(browser)
         opened.enter(page.link)

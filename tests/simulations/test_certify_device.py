@@ -15,7 +15,7 @@ from toy_world import HashEncoder
 from typer.testing import CliRunner
 
 from commonground import language_model
-from commonground.client import answers, learner, told
+from commonground.client import answers, learner, owner, told
 from commonground.client.pieces import Piece
 from commonground.client.profile import CERTIFICATE as LEFT_WITH
 from commonground.errors import DataError, InputError, InterruptedRunError, TrustError
@@ -50,6 +50,13 @@ def box(tmp_path_factory: pytest.TempPathFactory, patched: None) -> Iterator[Vau
     text = carry(Paper.from_text(file.read_text()), file.parent)
     with running(folder / "p", toy_vault.offer_of(config), charter=text) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def known_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy's store has a key that no passphrase and no keyring leads to."""
+    monkeypatch.setattr(device, "passphrase_of", lambda profile: None)
+    monkeypatch.setattr(owner, "open_key", lambda folder, passphrase: toy_vault.KEY)
 
 
 def test_before_she_accepted_nothing_is_certified(box: Vault) -> None:

@@ -15,6 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from toy_browser import FLAGS, chromium
 from toy_patience import LIMIT
 
+from commonground.client.keys import unlock_link
+
 WAIT = LIMIT  # seconds for a process to say its link, or to end, and for a page to show something
 PHONE = {"width": 375, "height": 812}
 DESK = {"width": 1200, "height": 900}
@@ -26,19 +28,25 @@ class Served:
     Args:
         command: what starts it, after the interpreter; its first line on stdout is its link.
         folder: where its link file is.
+        link: name of that file.
+        token: of the vault, which the page reads first and locks its link with; empty for none.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, link: str = "page.url") -> None:
-        self.file = folder / link
+    def __init__(self, command: Sequence[str], folder: Path, link: str = "page.url", token: str = "") -> None:
+        self.file, self._token = folder / link, token
         with (folder / "errors.txt").open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, *command],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 env=os.environ | {"COLUMNS": "200"},
             )
         assert self.process.stdout is not None
+        assert self.process.stdin is not None
+        with self.process.stdin as given:
+            given.write(f"{token}\n" if token else "")
         self.first = self.process.stdout.readline().strip()
         assert self.first, (folder / "errors.txt").read_text()
         self.errors = folder / "errors.txt"
@@ -46,7 +54,8 @@ class Served:
     @property
     def link(self) -> str:
         """The link that has not been used yet."""
-        return self.file.read_text().strip()
+        data = self.file.read_bytes()
+        return unlock_link(self._token, data) if self._token else data.decode().strip()
 
     @property
     def origin(self) -> str:
