@@ -93,7 +93,7 @@ def read_settings(path: Path) -> Settings:
             f"{path.parent} is no study: there is no {SETTINGS}",
             hint="make one with commonground server init",
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # too deep, too long a number, no text
         raise RunFolderError(f"{path} cannot be read: {error}") from error
     kinds = {field.name: field.type for field in fields(Settings)}
     for name, value in values.items():

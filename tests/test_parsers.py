@@ -38,6 +38,7 @@ OWN = "written by this program on this machine, and held by its digest or by the
 COVERED = {
     "client/arrays.py": "arrays",
     "client/charter_words.py": OWN,
+    "client/confined.py": OWN,
     "client/executor.py": "bundle",
     "client/invited.py": "enrolment's answer",
     "client/keys.py": OWN,

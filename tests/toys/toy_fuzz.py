@@ -31,8 +31,9 @@ from commonground.client.executor import foreign_files
 from commonground.client.invited import read_answer
 from commonground.client.wire import from_tensors, to_tensors
 from commonground.config import Config
+from commonground.data.feedback import BadRows
 from commonground.data.ratings_table import read_ratings
-from commonground.data.reading import BadRows, csv_rows, json_rows
+from commonground.data.reading import csv_rows, json_rows
 from commonground.errors import CommonGroundError, InputError
 from commonground.hub import check_folder
 from commonground.manifest import Manifest, TensorSpec

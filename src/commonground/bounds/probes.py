@@ -49,7 +49,7 @@ def read_probes(data: bytes, sha256: str, constraints: Collection[str], what: st
         try:
             row = json.loads(line)
             prompt, constraint = row["prompt"], row.get("constraint", row.get("near"))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{what}:{number}: this is no JSON object with prompt and constraint") from error
         if not isinstance(prompt, str) or not prompt.strip():
             raise DataError(f"{what}:{number}: prompt is {prompt!r:.40}; a text is needed")
@@ -57,6 +57,8 @@ def read_probes(data: bytes, sha256: str, constraints: Collection[str], what: st
             raise DataError(
                 f"{what}:{number}: constraint is {constraint!r:.40}; known: {', '.join(constraints)}"
             )
+        if any("\ud800" <= sign <= "\udfff" for sign in prompt):
+            raise DataError(f"{what}:{number}: prompt holds half of a surrogate pair; a text is needed")
         if fingerprint(prompt) in probes:
             raise DataError(f"{what}:{number}: this probe was there before: {prompt!r:.60}")
         probes[fingerprint(prompt)] = Probe(prompt, constraint)
