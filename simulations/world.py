@@ -44,7 +44,7 @@ from commonground.simulations.population import (
     populate,
     populate_some,
 )
-from commonground.strategies.registry import client_half
+from commonground.strategies.registry import client_half, rule_of
 from commonground.training.build import policy_model, reward_model
 from commonground.training.client_half import ClientHalf, initial
 from commonground.training.contract import egress_manifest
@@ -224,7 +224,8 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
         "shared": [t for t in TAGS if t in config.shared.tags],
         "pooled": list(TAGS),
     }
-    loud = noise_seed(config, claim, own, config.seed if secret is None else secret)
+    root = config.seed if secret is None else secret
+    loud = noise_seed(config, claim, own, root, rule_of(config.strategy.name))
     plans = {
         arm: replace(
             make_plan(config, tags[arm], claim, own), seed=coin_seed(config, secret), noise_seed=loud

@@ -97,6 +97,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "fedavgm": {"server_momentum": 0.9},
     "multikrum": {"num_nodes_to_select": 3},
 }
+# What the body of a class that adds nothing has all the same.
+_OF_ANY_CLASS = frozenset(
+    {
+        *("__module__", "__qualname__", "__doc__", "__abstractmethods__", "_abc_impl", "__firstlineno__"),
+        *("__static_attributes__", "__parameters__", "__orig_bases__"),
+    }
+)
 # The wrapper draws the cohort and weighs everybody alike; these options would do nothing or harm.
 _OURS = ("fraction_", "min_", "weighted_by_key", "arrayrecord_key", "configrecord_key", "eta_l")
 
@@ -190,6 +197,26 @@ def is_linear(name: str) -> bool:
         return not getattr(factory_of(name), "individual", False)
     factory_of(name)
     return name in LINEAR
+
+
+def rule_of(name: str) -> str:
+    """Return the known name of the rule that `name` stands for; `name` itself where it is a rule of its own.
+
+    A class that adds nothing to a known one but a name or a text is that rule: it takes part in everything
+    that is keyed by the rule, the noise of a simulated run among it, and ties with it exactly.
+    """
+    built = factory_of(name)
+    while isinstance(built, type) and not _adds_something(built) and len(built.__bases__) == 1:
+        built = built.__bases__[0]
+        for known, factory in STRATEGIES.items():
+            if factory is built and not DEFAULTS.get(known):
+                return known
+    return name
+
+
+def _adds_something(built: type) -> bool:
+    """Whether the body of a class holds anything that can act."""
+    return any(name not in _OF_ANY_CLASS for name in vars(built))
 
 
 def factory_of(name: str) -> Callable[..., Strategy]:

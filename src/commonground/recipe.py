@@ -173,7 +173,9 @@ BESIDE = ("seed", "runtime", "fleet", "evaluation")
 BESIDE_OF_BOUNDS = ("answers", "charter_file", "charter", "probes")
 
 
-def noise_seed(config: Config, shared: SharedClaim, private: PrivateClaim, root: int) -> int:
+def noise_seed(
+    config: Config, shared: SharedClaim, private: PrivateClaim, root: int, rule: str | None = None
+) -> int:
     """The seed of all noise of a run: of the root, and of everything that the noised numbers hang on.
 
     Two runs under one root that differ in a setting that shows in what is noised, or in how much noise there
@@ -184,9 +186,12 @@ def noise_seed(config: Config, shared: SharedClaim, private: PrivateClaim, root:
         shared: its claim for the shared adapter.
         private: its claim for private adapters.
         root: the run's seed, or a secret number.
+        rule: what the strategy's name stands for, where that is another name; then both are one rule and
+            release the same.
     """
     values = {name: value for name, value in to_dict(config).items() if name not in BESIDE}
     values["bounds"] = {k: v for k, v in values["bounds"].items() if k not in BESIDE_OF_BOUNDS}
+    values["strategy"] = {**values["strategy"], "name": rule or config.strategy.name}
     loud = [shared.noise_multiplier, private.noise_multiplier, private.flip_probability]
     name = ("noise", json.dumps([values, loud, shared.clip, private.clip], sort_keys=True))
     return int.from_bytes(key(root, *name), "big")

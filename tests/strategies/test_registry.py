@@ -21,6 +21,7 @@ from commonground.strategies.registry import (
     get_strategy,
     implied_settings,
     is_linear,
+    rule_of,
 )
 from commonground.training.client_half import ClientHalf
 
@@ -244,3 +245,23 @@ def test_a_root_set_that_is_none(root: object) -> None:
 def test_options_shown_are_the_rules_own() -> None:
     assert sorted(accepted_options(STRATEGIES["fedadam"])) == ["beta_1", "beta_2", "eta", "tau"]
     assert accepted_options(STRATEGIES["fedavg"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("toy_competitors:Mine", "fedavg"),  # a name and a text
+        ("toy_competitors:Broken", "toy_competitors:Broken"),  # acts
+        ("fedavg", "fedavg"),
+        ("fedavgm", "fedavgm"),
+        ("median", None),
+    ],
+)
+def test_a_class_that_adds_nothing_is_the_rule_that_it_derives_from(name: str, rule: str | None) -> None:
+    if ":" in name:
+        allow_code(name)
+    if rule is None:
+        with pytest.raises(InputError, match="known strategies"):
+            rule_of(name)
+    else:
+        assert rule_of(name) == rule
