@@ -206,6 +206,7 @@ def _privacy(world: World, trained: Trained) -> dict[str, Any]:
             *([f"the count of bits ({bit.name}) and the clip C_t of every round"] if bit is not None else []),
         ],
         unit_words=[f"{tag}: {words}" for tag, words in sorted(world.population.unit.items())],
+        seeded=config.privacy.noise == "seeded",
     )
     clip = config.privacy.shared.clip if np.isfinite(config.privacy.shared.epsilon) else None
     return {

@@ -24,9 +24,18 @@ ACCOUNTANT_WORDS = {
 SIDE_VIEW = (
     "This was a simulation: accuracies, texts and anything else that the report shows about single people is "
     "the researcher's omniscient view. It would not exist in a deployment and is not covered by any epsilon "
-    "here. The noise and the coins were drawn from a seed so that the run can be repeated; whoever knows the "
-    "seed can take the noise away, so the guarantees describe a deployment that draws them from the "
-    "operating system."
+    "here."
+)
+SEEDED = (
+    "Whoever knows the seed of this run has everything: all noise and all coins below were drawn from it, so "
+    "that the run can be repeated, and can be taken away with it. What follows is what the same noise "
+    "promises towards somebody who does not know it, as in a deployment, which draws it from the operating "
+    "system."
+)
+SECRET = (
+    "The noise and the coins of this run come from a secret number of the operating system that is kept in "
+    "its state folder (noise.key) and nowhere else: whoever has that file can take all noise away, and once "
+    "it is deleted nobody can."
 )
 
 
@@ -38,6 +47,7 @@ def statement(
     released: Sequence[str],
     unit_words: Sequence[str],
     side_view: bool = True,
+    seeded: bool = True,
 ) -> str:
     """The privacy statement E0, one paragraph a topic, separated by newlines.
 
@@ -49,11 +59,16 @@ def statement(
         unit_words: what a comparison is made of, e.g. how many comparisons one rating touches; each is
             written as a sentence of its own.
         side_view: whether a researcher looked at people from outside (every simulation).
+        seeded: of a simulation, whether its noise came from the run's seed, which stands in its results.
     """
     private = [] if private_claim is None else [_private(private_claim)]
     units = " ".join(_sentence(word) for word in unit_words if word.strip())
     left = "; ".join(released) if released else "nothing"
+    noisy = shared_claim.noise_multiplier > 0 or (
+        private_claim is not None and math.isfinite(private_claim.epsilon)
+    )
     parts = [
+        *([SEEDED if seeded else SECRET] if side_view and noisy else []),
         _shared(shared_claim, people),
         *_noise(shared_claim),
         _sight(shared_claim),

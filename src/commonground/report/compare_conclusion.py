@@ -18,7 +18,8 @@ WORDS = {
 ENOUGH = 5  # seeds from which differences between seeds are known well
 PER_CELL = (
     "Epsilon is per cell: each number covers one run by itself. Choosing among cells by their results, on "
-    "real people, is not covered by any of them."
+    "real people, is not covered by any of them. Cells whose noise comes from one known seed "
+    "(privacy.noise=seeded) protect nothing, together or alone: whoever knows the seed can take it away."
 )
 Document = Mapping[str, Any]
 
