@@ -366,10 +366,10 @@ def planned(**changes: Any) -> Plant:
 def same_comparisons(patch: pytest.MonkeyPatch) -> None:
     """The same comparisons of a person are drawn in every round."""
 
-    def coins(size: int, seed: int, name: str, round: int, person: int) -> Any:
-        return randomness.coins(size, seed, name, 1, person)
+    def fleeting(seed: int, name: str, round: int, person: int) -> Any:
+        return randomness.fleeting(seed, name, 1, person)
 
-    patch.setattr("commonground.training.shared_phase.coins", coins)
+    patch.setattr("commonground.training.shared_phase.fleeting", fleeting)
 
 
 PLANTED: dict[str, tuple[str, Plant]] = {
