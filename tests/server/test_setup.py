@@ -286,7 +286,7 @@ def test_half_an_init_leaves_nothing(tmp_path: Path) -> None:
 
 def test_settings_are_read_back_and_faults_are_said(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
-    for settings in (Settings("a", "b:1"), Settings('q"\\', "ü:1", 2.5, 3, 4, 5.0, True)):
+    for settings in (Settings("a", "b:1"), Settings('q"\\', "ü:1", 2.5, 3, 4, 5.0, 6, True)):
         path.write_text(settings.to_toml())
         assert read_settings(path) == settings
     wrong = {
@@ -324,7 +324,7 @@ def test_a_damaged_or_foreign_folder_is_said(tmp_path: Path) -> None:
         _ = Study(study.folder).offer
     with study.database.writing() as session:
         session.get_one(Fact, "schema").value = "99"
-    with pytest.raises(RunFolderError, match="has schema 99; accepted: 1"):
+    with pytest.raises(RunFolderError, match="has schema 99; accepted: 2"):
         Study(study.folder)
     study.close()
     (study.folder / "state.db").write_bytes(b"nonsense" * 1000)
