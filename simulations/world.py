@@ -23,7 +23,7 @@ from commonground.errors import DataError
 from commonground.manifest import Manifest
 from commonground.privacy.claims import PrivateClaim, SharedClaim
 from commonground.randomness import generator, key
-from commonground.recipe import claims, make_plan, noise_seed
+from commonground.recipe import claims, is_attacked, make_plan, noise_seed
 from commonground.settings import config_from, read_values
 from commonground.simulations.attacks.base import Attack
 from commonground.simulations.attacks.poison import make_poison, poisoned
@@ -128,14 +128,19 @@ class World:
 
     def noise_seed(self, arm: Arm) -> int:
         """Seed of the noise on an arm's messages; the pooled arm, a baseline, has noise of its own."""
-        found = self.plans["shared"].noise_seed or 0
+        root = self.config.seed if self.secret is None else self.secret
+        rule = rule_of(self.config.strategy.name)
+        found = noise_seed(self.config, self.claim, self.private_claim, root, rule, sent=True)
         return found if arm == "shared" else int.from_bytes(key(found, "arm", arm), "big")
 
     @property
     def local_seed(self) -> int:
         """Seed of the noise of what a person learns alone: of nothing that such a model does not hang on."""
-        about = key_of(self.config, without=("runtime", "evaluation"))
-        name = ("noise", about, str(self.plans["shared"].private), self.config.model.form)
+        nobody = () if is_attacked(self.config) else ("attack",)
+        about = key_of(self.config, without=("runtime", "evaluation", *nobody))
+        # Bounds are on the private part of a pair of adapters; what is learned alone has none.
+        plan = replace(self.plans["shared"].private, constraint=None, kl=None)
+        name = ("noise", about, str(plan), self.config.model.form)
         root = self.config.seed if self.secret is None else self.secret
         return int.from_bytes(key(root, *name), "big")
 

@@ -20,7 +20,11 @@ VARIABLE = "COMMONGROUND_CODE"  # for processes that a run starts: the names tha
 FLAG = "--allow-code"
 FORM = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 OURS = frozenset(  # of this package itself, in a room that the one that needs it does not import
-    {"commonground.simulations.root:safety_root", "commonground.simulations.public_safety:public_safety"}
+    {
+        "commonground.server.deployed:gate_pairs",
+        "commonground.simulations.public_safety:public_safety",
+        "commonground.simulations.root:safety_root",
+    }
 )
 _ALLOWED: dict[str, Any] = {}  # name -> the object, or None where it has yet to be imported
 

@@ -170,11 +170,22 @@ def claims(config: Config, people: int, half: ClientHalf | None = None) -> tuple
 
 # What no message and no private adapter hangs on: the same release under another of these has the same noise.
 BESIDE = ("seed", "runtime", "fleet", "evaluation")
-BESIDE_OF_BOUNDS = ("answers", "charter_file", "charter", "probes")
+BESIDE_OF_BOUNDS = ("answers", "charter_file", "charter", "probes", "reward")
+
+
+def is_attacked(config: Config) -> bool:
+    """Whether anybody attacks; without a name, or with a fraction of 0, the run is one without an attack."""
+    return bool(config.attack.name) and config.attack.fraction > 0
 
 
 def noise_seed(
-    config: Config, shared: SharedClaim, private: PrivateClaim, root: int, rule: str | None = None
+    config: Config,
+    shared: SharedClaim,
+    private: PrivateClaim,
+    root: int,
+    rule: str | None = None,
+    *,
+    sent: bool = False,
 ) -> int:
     """The seed of all noise of a run: of the root, and of everything that the noised numbers hang on.
 
@@ -188,9 +199,14 @@ def noise_seed(
         root: the run's seed, or a secret number.
         rule: what the strategy's name stands for, where that is another name; then both are one rule and
             release the same.
+        sent: of messages alone: with `schedule=decoupled` no bound on private adapters shows in them.
     """
     values = {name: value for name, value in to_dict(config).items() if name not in BESIDE}
     values["bounds"] = {k: v for k, v in values["bounds"].items() if k not in BESIDE_OF_BOUNDS}
+    if sent and config.schedule == "decoupled":
+        values.pop("bounds")
+    if not is_attacked(config):
+        values.pop("attack")
     values["strategy"] = {**values["strategy"], "name": rule or config.strategy.name}
     loud = [shared.noise_multiplier, private.noise_multiplier, private.flip_probability]
     name = ("noise", json.dumps([values, loud, shared.clip, private.clip], sort_keys=True))

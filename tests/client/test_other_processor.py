@@ -79,8 +79,9 @@ def test_it_joins_and_answers_a_round(study: tuple[Offer, bytes], tmp_path: Path
         made = join(file, tmp_path / "profile", choices, lambda text, cap: True, said.append)
     assert made is not None
     assert (made.folder / FILE).read_bytes() == parts
-    with Store(made.folder / STORE, open_key(made.folder, WORDS)) as store:
-        vault = Vault(made, store, None, offer)
+    key = open_key(made.folder, WORDS)
+    with Store(made.folder / STORE, key) as store:
+        vault = Vault(made, store, None, offer, key)
         try:
             vault.teach()
             sent = vault.shared(1)

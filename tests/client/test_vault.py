@@ -25,7 +25,7 @@ from toy_world import HashEncoder
 
 from commonground.client import keys, vault, vault_device
 from commonground.client import vault_pb2 as pb
-from commonground.client.learner import Insecure, Learner
+from commonground.client.learner import Insecure, Learner, Understood
 from commonground.client.rounds import Rounds
 from commonground.client.sockets import NODE, OWNER, TOKEN, socket_folder
 from commonground.client.store import NAME as STORE
@@ -385,13 +385,13 @@ def test_nothing_of_taste_or_of_the_private_adapter_moves_a_bit_that_leaves(
 def test_a_build_that_leaks_is_found_by_the_same_comparison(
     tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The canary sends one bit of a person's taste in the last place of one number."""
+    """The canary adds steps of the grid to one number for each comparison of taste; less is rounded off."""
     whole = Rounds._answer
 
-    def leaking(self: Rounds, *given: Any) -> Any:
-        found, seen = whole(self, *given)
+    def leaking(self: Rounds, meant: Understood, *given: Any) -> Any:
+        found, seen = whole(self, meant, *given)
         update = {n: v.clone() for n, v in found.update.items()}
-        update["shared.safety.u"][0, 0] += 1e-6 * self.store.feedback.counts()["taste"]
+        update["shared.safety.u"][0, 0] += 4 * meant.manifest.grid * self.store.feedback.counts()["taste"]
         return type(found)(update, found.after, found.memory), seen
 
     monkeypatch.setattr(Rounds, "_answer", leaking)

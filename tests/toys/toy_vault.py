@@ -107,11 +107,13 @@ class Vault:
         operator: who signs releases.
     """
 
-    def __init__(self, profile: Profile, store: Store, insecure: Insecure | None, offer: Offer) -> None:
+    def __init__(
+        self, profile: Profile, store: Store, insecure: Insecure | None, offer: Offer, key: bytes = KEY
+    ) -> None:
         self.profile, self.store = profile, store
         self.server = VaultServer(profile, store, insecure)
         self.server.start()
-        self.owner = OwnerClient(profile.folder, key=KEY)
+        self.owner = OwnerClient(profile.folder, key=key)
         self.device = VaultDevice(str(socket_folder(profile.folder) / NODE))
         self.operator = Operator(offer)
 

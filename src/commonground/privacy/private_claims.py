@@ -119,7 +119,11 @@ class PrivateClaim:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values; a label claim has no accountant's epsilon beside its own."""
-        values = claim_values(self, self.steps) | {"meaningful": self.meaningful}
+        values = claim_values(self, self.steps) | {
+            "meaningful": self.meaningful,
+            "beside": [list(one) if isinstance(one, tuple) else one for one in self.beside],
+            "replaced": [list(one) if isinstance(one, tuple) else one for one in self.replaced],
+        }
         if self.replaced:  # no RDP curve
             values["epsilon_rdp"] = None
         if self.mechanism == "label":
