@@ -53,7 +53,8 @@ def test_no_leaf_and_no_key_of_a_document_from_outside_does_anything(tmp_path: P
     _hold(found)
     caught = "\n".join(found["planted"]["wrong"])  # the guards: what a reader must not do is seen
     for effect in (
-        "imports: code = 'leaf_stranger:Thing': import leaf_stranger",
+        "imports: code = 'leaf_stranger:Thing': import_module leaf_stranger",
+        "asks: a = 'leaf_stranger:Thing': import leaf_stranger",
         "imports: code = 'subprocess:Popen': import_module subprocess",
         "writes: place = '/nowhere/leaf/x': open /nowhere/leaf/x to write",
         "writes: place = '../../x': open ../../x to write",
@@ -74,9 +75,9 @@ def test_every_place_is_walked() -> None:
     values = {"a": ["x", {"b": 1}], "c": {}}
     at = list(places(values))
     assert at == [("a", RENAMED), ("a", 0), ("a", 1, "b", RENAMED), ("a", 1, "b"), ("c", RENAMED), ("c",)]
-    assert changed(values, at[4], "new") == {"a": ["x", {"b": "new"}], "c": {}}
+    assert changed(values, at[3], "new") == {"a": ["x", {"b": "new"}], "c": {}}
     assert changed(values, at[2], "new")["a"][1] == {"new": 1}
-    assert changed(values, at[4], "new", alone=True) == {"a": ["x", {"b": "new"}]}
+    assert changed(values, at[3], "new", alone=True) == {"a": ["x", {"b": "new"}]}
     assert values == {"a": ["x", {"b": 1}], "c": {}}
 
 

@@ -136,6 +136,11 @@ def as_parts(values: Sequence[dict[str, str]]) -> bytes:
     return file.getvalue()
 
 
+def unread(texts: Sequence[str]) -> Any:
+    """The encoder where nothing is to be embedded."""
+    raise AssertionError(f"{len(texts)} texts, and nothing to read them with")
+
+
 def documents(folder: Path) -> dict[str, Document]:
     """The table; everything is written below `folder`."""
     from toy_charter import save_charter
@@ -203,7 +208,7 @@ def documents(folder: Path) -> dict[str, Document]:
         if whole:
             derive(found, None, lambda _: None)
 
-    features.Encoder = HashEncoder
+    vars(features)["Encoder"] = HashEncoder  # as fast as a test needs
     offer = offer_of(study_config())
     invited = Paper.from_text(invite(offer, _certificate(), key=KEY)).content
 
@@ -216,7 +221,7 @@ def documents(folder: Path) -> dict[str, Document]:
     charter = written.to_dict()
     for one in charter["detectors"].values():
         values = json.loads((folder / "charter" / one["place"]).read_text())
-        head = head_from({**values, "encoder": encoder}, lambda _: None, encoder)
+        head = head_from({**values, "encoder": encoder}, unread, encoder)
         file(f"charter/{one['place']}", json.dumps(head.to_dict()).encode())
         one["digest"] = head.digest
     beside = {path.name: path.read_text() for path in (folder / "charter").glob("*.json*")}
@@ -226,7 +231,7 @@ def documents(folder: Path) -> dict[str, Document]:
         found = load_charter(path)
         check_probes(found, path.parent)
         for name in found.detectors:
-            charter_detector(found, name, path.parent, lambda _: None, encoder)
+            charter_detector(found, name, path.parent, unread, encoder)
 
     def travelled(values: Any) -> None:
         inner = {
@@ -246,7 +251,7 @@ def documents(folder: Path) -> dict[str, Document]:
             fresh = copy.deepcopy(charter)
             found = hashlib.sha256(data).hexdigest()
             if kind == "detectors":
-                found = head_from(values, lambda _: None, encoder).digest
+                found = head_from(values, unread, encoder).digest
             next(one for one in fresh[kind].values() if name in one.values())[key] = found
             files = {**beside, name: data.decode("utf-8", "surrogatepass")}
             travelled({"charter": fresh, "files": files})
@@ -466,6 +471,11 @@ def planted(folder: Path) -> dict[str, Document]:
     def leaves(values: Any) -> None:
         raise KeyError(values["a"])
 
+    def asks(values: Any) -> None:
+        sys.modules.pop("leaf_stranger", None)
+        with contextlib.suppress(ImportError, ValueError):
+            __import__(values.get("a", "x").partition(":")[0] or "json")
+
     def starts(values: Any) -> None:
         with contextlib.suppress(OSError, ValueError):
             subprocess.Popen([values.get("a", "x")], cwd="/nowhere/leaf")
@@ -476,6 +486,7 @@ def planted(folder: Path) -> dict[str, Document]:
 
     return {
         "imports": Document({"code": "x"}, imports),
+        "asks": Document({"a": "x"}, asks),
         "starts": Document({"a": "x"}, starts),
         "connects": Document({"a": "x"}, connects),
         "writes": Document({"place": "x"}, writes),

@@ -51,8 +51,10 @@ class Trap:
         plain = importlib.import_module
 
         def asked(name: str, package: str | None = None) -> Any:
-            # A module that is loaded already is no event of the interpreter.
-            if self._armed and name.partition(".")[0] in self.modules:
+            # No event of the interpreter; and a module that is loaded already can be asked for as well.
+            first = name.partition(".")[0]
+            new = name not in sys.modules and first not in OURS
+            if self._armed and not name.startswith(".") and (new or first in self.modules):
                 self.seen.append(f"import_module {name}")
             return plain(name, package)
 
