@@ -237,7 +237,7 @@ def main(words: list[str] | None = None) -> int:
             raise InputError(f"secret {asked.secret} cannot be read: {error.strerror}") from error
         from commonground.client.app import app  # the heavy libraries, once the cheap checks have passed
 
-        bound_data(Manifest.from_dict(profile.terms().manifest))
+        bound_data(profile.terms().contract)
         tell = _teller(profile.run / EXECUTOR)
         tally = Tally(profile.log / "refusals.json")
         log.info("ready: flwr %s, commonground %s", FLOWER, profile.software)

@@ -130,7 +130,7 @@ def understand(offer: Offer, parts: bytes | None = None, charter: str = "") -> U
                 f"{wanted[:12]}",
                 hint="install the base model that the operator names, and start the device again",
             )
-    theirs = Manifest.from_dict(offer.manifest)
+    theirs = offer.contract
     if manifest.digest != theirs.digest:
         raise TrustError(
             f"this device derives another manifest than the offer's: {_difference(manifest, theirs)}",

@@ -141,7 +141,7 @@ def main(words: list[str] | None = None) -> int:
 
         check_flower()
         profile = read_profile(asked.profile)
-        manifest = Manifest.from_dict(profile.terms().manifest)
+        manifest = profile.terms().contract
     except CommonGroundError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.exit_code

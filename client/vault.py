@@ -94,7 +94,7 @@ class VaultServer:
         folder = make_socket_folder(profile.folder)
         # Never as it is: the node runs as the same user, and would be the owner.
         write_atomically(profile.run / TOKEN, lock_token(store.door, doors.owner), private=True)
-        most = message_limit(Manifest.from_dict(profile.terms().manifest))
+        most = message_limit(profile.terms().contract)
         self._node = _server(most)
         add_NodeServicer_to_server(NodeService(self.rounds), self._node)
         self._owner = _server(4 * LEAST)

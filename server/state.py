@@ -202,7 +202,7 @@ class Study:
     @cached_property
     def manifest(self) -> Manifest:
         """What may leave a device."""
-        return Manifest.from_dict(self.offer.manifest)
+        return self.offer.contract
 
     @property
     def run(self) -> Path:

@@ -66,6 +66,22 @@ def one_line(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
+LONGEST = 2_000  # characters of a line: what an error quotes may be as long as a stranger likes
+
+
+def _bounded(text: str) -> str:
+    """A text on one line of at most `LONGEST` characters, with its end where it is longer.
+
+    The end stays, because that is where a message says what is accepted.
+    """
+    line = one_line(text)
+    if len(line) <= LONGEST:
+        return line
+    left_out = " [...] "
+    half = (LONGEST - len(left_out)) // 2
+    return line[:half] + left_out + line[-half:]
+
+
 class CommonGroundError(Exception):
     """Base of every error of this package.
 
@@ -99,7 +115,7 @@ class CommonGroundError(Exception):
     @staticmethod
     def _shown(text: str) -> str:
         """The text on one line: what it quotes may be a stranger's, and moves no cursor of a terminal."""
-        return one_line(text)
+        return _bounded(text)
 
 
 class InputError(CommonGroundError):
@@ -120,12 +136,12 @@ class ConfigError(InputError):
     error_code = "bad_config"
 
     def __init__(self, faults: Sequence[str], *, hint: str | None = None) -> None:
-        self.faults = tuple(one_line(fault) for fault in faults)
+        self.faults = tuple(_bounded(fault) for fault in faults)
         super().__init__("\n".join(self.faults), hint=hint)
 
     @staticmethod
     def _shown(text: str) -> str:
-        return "\n".join(one_line(fault) for fault in text.split("\n"))
+        return "\n".join(_bounded(fault) for fault in text.split("\n"))
 
 
 class DataError(InputError):

@@ -14,6 +14,7 @@ from commonground.bounds.detectors import Classifier, Detector, Embed, head_from
 from commonground.bounds.probes import Probe, read_probes
 from commonground.data.starter import taste_prompts
 from commonground.errors import ConfigError, InputError
+from commonground.plain import shown
 
 
 def charter_probes(charter: Charter, name: str, folder: Path) -> tuple[Probe, ...]:
@@ -32,12 +33,12 @@ def charter_probes(charter: Charter, name: str, folder: Path) -> tuple[Probe, ..
     if name not in charter.probes:
         raise InputError(f"the charter has no probe set {name!r}; known: {', '.join(charter.probes)}")
     one = charter.probes[name]
+    file = _beside(folder, one.file, f"probe set {name}")
     try:
-        data = (folder / one.file).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"probe set {name} ({folder / one.file}) cannot be read: {error.strerror or error}"
-        ) from error
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"probe set {name} ({shown(one.file)}) cannot be read: {reason}") from error
     return read_probes(data, one.sha256, tuple(charter.constraints), one.file)
 
 
@@ -86,14 +87,26 @@ def charter_detector(charter: Charter, name: str, folder: Path, embed: Embed, en
     if name not in charter.detectors:
         raise InputError(f"the charter has no detector {name!r}; known: {', '.join(charter.detectors)}")
     rule = charter.detectors[name]
-    beside = folder / rule.place
     if rule.kind == "classifier":
-        return Classifier(str(beside) if beside.is_dir() else rule.place, rule.unsafe_labels)
+        model = folder / rule.place
+        return Classifier(str(model) if model.is_dir() else rule.place, rule.unsafe_labels)
+    beside = _beside(folder, rule.place, f"detector {name}")
     try:
         values = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"detector {name} ({beside}) cannot be read: {error}") from error
     return head_from(values, embed, encoder, f"detector {name}")
+
+
+def _beside(folder: Path, place: str, what: str) -> Path:
+    """A file beside the charter: whoever wrote the charter names no other file of this machine.
+
+    Raises:
+        InputError: the place is absolute or leads out of the folder.
+    """
+    if Path(place).is_absolute() or ".." in Path(place).parts:
+        raise InputError(f"{what}: found {shown(place)}; accepted: a file in the charter's folder or below")
+    return folder / place
 
 
 def check_reach(detector: Detector, threshold: float) -> None:

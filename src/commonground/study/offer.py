@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from commonground import __version__
 from commonground.config import Config
-from commonground.errors import ConfigError, TrustError
+from commonground.errors import ConfigError, EgressError, TrustError
 from commonground.hub import NAME as HUB
+from commonground.manifest import Manifest
 from commonground.own_code import named_code
 from commonground.plain import plain_faults, shown
 from commonground.study.signing import digest
@@ -137,6 +138,16 @@ class Offer:
         from commonground.settings import config_from
 
         return config_from(self.config)
+
+    @property
+    def contract(self) -> Manifest:
+        """The egress manifest in it; raises `TrustError` where there is none that can be read."""
+        try:
+            return Manifest.from_dict(self.manifest)
+        except EgressError as error:
+            raise TrustError(
+                f"the offer cannot be used: manifest: {error.message}", hint="ask the operator for a new one"
+            ) from error
 
     @property
     def digest(self) -> str:
