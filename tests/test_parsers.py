@@ -47,6 +47,7 @@ COVERED = {
     "client/outbox.py": OWN,
     "client/owner.py": "answers of this person's own vault, over a socket of hers",
     "client/parts.py": OWN,
+    "client/private_ledger.py": OWN,
     "client/profile.py": OWN,
     "client/takeout.py": "written, never read",
     "client/tally.py": OWN,

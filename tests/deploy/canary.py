@@ -1,12 +1,15 @@
 """A build that leaks on purpose: a copy of the installed package in which a few lines are others.
 
-The vault writes what it must never say where the executor finds it; the executor, behind its guard, puts it
-into the reply: numbers as big-endian halves, words compressed in base64, and a score of the person.
+The vault writes what it must never say into the one folder that the executor behind its walls may read; the
+executor, behind its guard, puts it into the reply: numbers as big-endian halves, words compressed in base64,
+and a score of the person.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
+import venv
 from pathlib import Path
 
 import commonground
@@ -19,7 +22,8 @@ KEEP = """
         state = self.lives.current()[1] or {}
         numbers = [v.ravel() for v in state.values() if v.dtype.kind == "f" and v.size >= 8]
         words = json.dumps([c.prompt for c in self.store.feedback.comparisons()])
-        np.savez(self.profile.run / "leak.npz", numbers=np.concatenate(numbers), words=np.array(words))
+        file = self.profile.folder / "log" / "leak.npz"
+        np.savez(file, numbers=np.concatenate(numbers), words=np.array(words))
 
 """
 SAY = """
@@ -28,7 +32,7 @@ def leaking(reply, profile):
     import base64, gzip
     import numpy as np
     from flwr.app import Array, ArrayRecord, ConfigRecord
-    file = profile.run / "leak.npz"
+    file = profile.folder / "log" / "leak.npz"
     if reply.has_error() or not file.exists() or "metrics" not in reply.content:
         return reply
     with np.load(file) as found:
@@ -62,8 +66,11 @@ CHANGES = {
 }
 
 
-def leaking_build(folder: Path) -> Path:
-    """Make the build; what is returned goes to the front of a device's path."""
+def leaking_build(folder: Path) -> str:
+    """Make the build, installed before all that is here; returns the interpreter that runs it.
+
+    A device's children take no PYTHONPATH from outside, so it has a virtual environment of its own.
+    """
     source = Path(commonground.__file__).parent
     target = folder / "commonground"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -74,4 +81,9 @@ def leaking_build(folder: Path) -> Path:
                 raise ValueError(f"{name} has {text.count(old)} times: {old}")
             text = text.replace(old, new)
         (target / name).write_text(text)
-    return folder
+    home = folder / "environment"
+    venv.create(home, symlinks=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    installed = [place for place in sys.path if place.endswith("site-packages")]
+    (packages / "leaks.pth").write_text("\n".join([str(folder), *installed]) + "\n")
+    return str(home / "bin" / "python")

@@ -85,7 +85,7 @@ class Device:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name, self.profile = folder, name, folder / name
-        self.path: str | None = None  # put before what is installed, for a canary build
+        self.python = sys.executable  # another one for a canary build
         self._process: subprocess.Popen[bytes] | None = None
         self._key: bytes | None = None
 
@@ -97,11 +97,10 @@ class Device:
     def up(self, seed: int | None = None, person: int = 0, *, wait: bool = True) -> None:
         """`commonground device up`, and wait for its vault where asked."""
         words = [] if seed is None else ["--insecure-seed", str(seed), "--insecure-person", str(person)]
-        more = {} if self.path is None else {"PYTHONPATH": self.path}
         with (self.profile / "up.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*CLI, "device", "up", "--profile", str(self.profile), "--no-page", *words],
-                env=environment(self.folder, **more),
+                [self.python, *CLI[1:], "device", "up", "--profile", str(self.profile), "--no-page", *words],
+                env=environment(self.folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -20,7 +20,7 @@ def test_a_build_that_leaks_is_found(tmp_path: Path) -> None:
         site.server.start()
         device = site.device("ada", recorded=True)
         site.server.stop()
-        device.path = str(leaking_build(tmp_path / "canary"))
+        device.python = leaking_build(tmp_path / "canary")
         device.up()
         words = comparisons(1)
         device.teach(words)

@@ -27,8 +27,10 @@ from toy_vault import Operator, offer_of, study_config
 
 from commonground.client import vault_pb2 as pb
 from commonground.client.arrays import to_blob
+from commonground.client.database import identity_of
 from commonground.client.guard import CONSTANTS
 from commonground.client.keys import make_key
+from commonground.client.noise_secret import make_secret
 from commonground.client.profile import Profile
 from commonground.client.sockets import NODE, socket_folder
 from commonground.client.store import NAME as STORE
@@ -52,7 +54,9 @@ class Hostile:
         self.profile: Profile = toy_profile.make_profile(
             self.device.profile, self.offer, self.link.ca.decode(), self.link.address
         )
-        Store(self.profile.folder / STORE, make_key(self.profile.folder, PASSPHRASE, keyring=False)).close()
+        key = make_key(self.profile.folder, PASSPHRASE, keyring=False)
+        Store(self.profile.folder / STORE, key).close()
+        make_secret(identity_of(key), keyring=False)
         self.node = 0
 
     def start(self) -> None:

@@ -194,17 +194,23 @@ def test_what_fltrust_trusts_is_in_nobodys_test(monkeypatch: pytest.MonkeyPatch)
     assert tested.isdisjoint(text for r in rows for text in (world.table[r].chosen, world.table[r].rejected))
 
 
+# Noise is keyed by the configuration: runs that are written differently are the same only without any.
+NOISELESS = ("privacy.shared.epsilon=inf", "privacy.private.epsilon=inf")
+
+
 def test_a_strategy_of_somebody_elses_with_both_halves(kit: Kit, tmp_path: Path) -> None:
-    plain = kit(tmp_path / "plain")
-    once = kit(tmp_path / "once", "strategy.name=toy_strategies:Doubled", "strategy.options.times=1.0")
-    twice = kit(tmp_path / "twice", "strategy.name=toy_strategies:Doubled")
+    plain = kit(tmp_path / "plain", *NOISELESS)
+    once = kit(
+        tmp_path / "once", *NOISELESS, "strategy.name=toy_strategies:Doubled", "strategy.options.times=1.0"
+    )
+    twice = kit(tmp_path / "twice", *NOISELESS, "strategy.name=toy_strategies:Doubled")
     assert once["policies"] == plain["policies"]
     assert twice["policies"]["shared"] != plain["policies"]["shared"]
 
 
 def test_names_that_are_settings_reach_the_run(kit: Kit, tmp_path: Path) -> None:
-    alternating = kit(tmp_path / "alternating", "schedule=alternating")
-    fedalt = kit(tmp_path / "fedalt", "strategy.name=fedalt")
+    alternating = kit(tmp_path / "alternating", *NOISELESS, "schedule=alternating")
+    fedalt = kit(tmp_path / "fedalt", *NOISELESS, "strategy.name=fedalt")
     assert fedalt["policies"] == alternating["policies"]
     assert fedalt["config"]["schedule"] == "alternating"
     ditto = kit(tmp_path / "ditto", "strategy.name=ditto", "strategy.options.lam=0.5")
