@@ -18,7 +18,7 @@ from toy_models import tiny_llama, tiny_tokenizer
 
 from commonground import hub
 from commonground.bounds.detectors import Classifier
-from commonground.data.huggingface import hub_rows
+from commonground.data.huggingface import hub_rows, quiet_datasets
 from commonground.embeddings import Encoder
 from commonground.errors import CommonGroundError, DataError, ModelError
 from commonground.language_model import load_base
@@ -38,6 +38,8 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         seen.append(words)
         raise OSError("trapped")
 
+    with quiet_datasets() as datasets:  # which reads the setting once, when it is imported
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket, "getaddrinfo", trapped)
     monkeypatch.setattr(socket.socket, "connect", trapped)
