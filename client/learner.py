@@ -21,9 +21,9 @@ from commonground.embeddings import Encoder
 from commonground.errors import ModelError, TrustError
 from commonground.hub import folder_digest, model_folder
 from commonground.manifest import Manifest, Sealed
-from commonground.recipe import make_plan, noise_seed
+from commonground.recipe import make_plan, message_noise_seed, private_noise_seed
 from commonground.sealing import seal_update, seeded_normals
-from commonground.strategies.registry import client_half
+from commonground.strategies.registry import client_half, rule_of
 from commonground.study.carried import Carried, read_carried
 from commonground.study.offer import ENCODER, Offer, Terms, terms_of
 from commonground.study.public_parts import NAME as PARTS
@@ -52,9 +52,15 @@ class Insecure:
     seed: int
     person: int
 
-    def noise_seed(self, meant: Understood) -> int:
-        """The seed of that simulation's noise."""
-        return noise_seed(meant.config, meant.terms.claim, meant.terms.private_claim, self.seed)
+    def message_noise_seed(self, meant: Understood) -> int:
+        """The seed of that simulation's noise on messages."""
+        rule = rule_of(meant.config.strategy.name)
+        return message_noise_seed(meant.config, meant.terms.claim, meant.terms.private_claim, self.seed, rule)
+
+    def private_noise_seed(self, meant: Understood) -> int:
+        """The seed of that simulation's noise on private adapters."""
+        rule = rule_of(meant.config.strategy.name)
+        return private_noise_seed(meant.config, meant.terms.claim, meant.terms.private_claim, self.seed, rule)
 
 
 @dataclass(frozen=True)
@@ -315,7 +321,7 @@ def device_normals(
         return message_normals(manifest, *secret, clipped)
     if insecure is None:
         return {spec.name: standard_normals(spec.shape) for spec in manifest.tensors}
-    found = seeded_normals(manifest, insecure.noise_seed(understood), [insecure.person], round)
+    found = seeded_normals(manifest, insecure.message_noise_seed(understood), [insecure.person], round)
     return {name: value[0] for name, value in found.items()}
 
 

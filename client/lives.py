@@ -118,7 +118,7 @@ class Lives:
         said = self._store.feedback.all()
         known = [c for verdict in said if (c := _comparison(verdict, life.since)) is not None]
         found = [c for c in known if c.tag in tags]
-        noise = None if self._insecure is None else self._insecure.noise_seed(meant)
+        noise = None if self._insecure is None else self._insecure.private_noise_seed(meant)
         learner = Learner(meant, found, life.seed, person, self._label_seed(), noise)
         seen = replace(
             life,

@@ -25,7 +25,7 @@ from flwr.serverapp import Grid
 from sqlalchemy import func, select
 
 from commonground.errors import InterruptedRunError, RunFolderError
-from commonground.recipe import noise_seed
+from commonground.recipe import message_noise_seed
 from commonground.server.audit import Audit
 from commonground.server.conduct import Conduct
 from commonground.server.enrolled_grid import EnrolledGrid
@@ -38,6 +38,7 @@ from commonground.server.state import WAITS, Study
 from commonground.server.tables import Enrolled, Round, now
 from commonground.strategies.person_dp import PersonLevel
 from commonground.strategies.records import from_record, to_record
+from commonground.strategies.registry import rule_of
 from commonground.study.public_parts import NAME as PARTS
 from commonground.study.public_parts import read_parts
 from commonground.training.public_pairs import PublicPairs
@@ -76,7 +77,9 @@ def study_job(study: Study) -> Job:
         q=cohort / people,
         m=float(cohort),
         seed=seed,
-        noise_seed=noise_seed(config, claim, terms.private_claim, seed),
+        noise_seed=message_noise_seed(
+            config, claim, terms.private_claim, seed, rule_of(config.strategy.name)
+        ),
         manifest=manifest.to_dict(),
         # In this order, as a simulation has it: the product and the quotient are rounded.
         noise_multiplier=claim.noise_multiplier * manifest.clip / manifest.clip if central else 0.0,

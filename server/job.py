@@ -40,7 +40,7 @@ class Job:
         q: probability that a person is drawn in a round.
         m: fixed denominator, q times the number of eligible people.
         seed: of the draws of people.
-        noise_seed: of the noise on the sum, see `recipe.noise_seed`; None is `seed`.
+        noise_seed: of the noise on the sum, see `recipe.message_noise_seed`; None is `seed`.
         manifest: `Manifest.to_dict()`.
         noise_multiplier: z of the noise on the sum; 0 where there is none or the devices add it.
         initial: npz file with the starting arrays, named as in the manifest.

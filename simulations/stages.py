@@ -77,7 +77,7 @@ def settle(world: World, store: PrivateStore, shared: Tensors, tick: Tick) -> No
                 states_before(store, world, STREAM, people, last),
                 plan,
                 seed=world.coin_seed,
-                noise_seed=world.noise_seed("shared"),
+                noise_seed=world.plans["shared"].noise_seed,
                 steps=plan.steps,
             )
             store.write_many(STREAM, people, last, state.to_arrays())

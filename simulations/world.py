@@ -23,7 +23,7 @@ from commonground.errors import DataError
 from commonground.manifest import Manifest
 from commonground.privacy.claims import PrivateClaim, SharedClaim
 from commonground.randomness import generator, key
-from commonground.recipe import claims, is_attacked, make_plan, noise_seed
+from commonground.recipe import claims, is_attacked, make_plan, message_noise_seed, private_noise_seed
 from commonground.settings import config_from, read_values
 from commonground.simulations.attacks.base import Attack
 from commonground.simulations.attacks.poison import make_poison, poisoned
@@ -130,7 +130,7 @@ class World:
         """Seed of the noise on an arm's messages; the pooled arm, a baseline, has noise of its own."""
         root = self.config.seed if self.secret is None else self.secret
         rule = rule_of(self.config.strategy.name)
-        found = noise_seed(self.config, self.claim, self.private_claim, root, rule, sent=True)
+        found = message_noise_seed(self.config, self.claim, self.private_claim, root, rule)
         return found if arm == "shared" else int.from_bytes(key(found, "arm", arm), "big")
 
     @property
@@ -230,7 +230,7 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
         "pooled": list(TAGS),
     }
     root = config.seed if secret is None else secret
-    loud = noise_seed(config, claim, own, root, rule_of(config.strategy.name))
+    loud = private_noise_seed(config, claim, own, root, rule_of(config.strategy.name))
     plans = {
         arm: replace(
             make_plan(config, tags[arm], claim, own), seed=coin_seed(config, secret), noise_seed=loud

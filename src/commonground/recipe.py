@@ -178,16 +178,20 @@ def is_attacked(config: Config) -> bool:
     return bool(config.attack.name) and config.attack.fraction > 0
 
 
-def noise_seed(
-    config: Config,
-    shared: SharedClaim,
-    private: PrivateClaim,
-    root: int,
-    rule: str | None = None,
-    *,
-    sent: bool = False,
+def message_noise_seed(
+    config: Config, shared: SharedClaim, private: PrivateClaim, root: int, rule: str
 ) -> int:
-    """The seed of all noise of a run: of the root, and of everything that the noised numbers hang on.
+    """The seed of the noise on messages, or on their sum; arguments as in `private_noise_seed`.
+
+    With `schedule=decoupled` no bound on private adapters shows in a message, so none is in its seed.
+    """
+    return _noise_seed(config, shared, private, root, rule, sent=True)
+
+
+def private_noise_seed(
+    config: Config, shared: SharedClaim, private: PrivateClaim, root: int, rule: str
+) -> int:
+    """The seed of the noise on private adapters: of the root, and of everything that they hang on.
 
     Two runs under one root that differ in a setting that shows in what is noised, or in how much noise there
     is, have nothing in common in their noise; were it the same, a difference of two releases would have none.
@@ -197,17 +201,21 @@ def noise_seed(
         shared: its claim for the shared adapter.
         private: its claim for private adapters.
         root: the run's seed, or a secret number.
-        rule: what the strategy's name stands for, where that is another name; then both are one rule and
-            release the same.
-        sent: of messages alone: with `schedule=decoupled` no bound on private adapters shows in them.
+        rule: what the strategy's name stands for, `registry.rule_of`; two names of one rule release the same.
     """
+    return _noise_seed(config, shared, private, root, rule, sent=False)
+
+
+def _noise_seed(
+    config: Config, shared: SharedClaim, private: PrivateClaim, root: int, rule: str, *, sent: bool
+) -> int:
     values = {name: value for name, value in to_dict(config).items() if name not in BESIDE}
     values["bounds"] = {k: v for k, v in values["bounds"].items() if k not in BESIDE_OF_BOUNDS}
     if sent and config.schedule == "decoupled":
         values.pop("bounds")
     if not is_attacked(config):
         values.pop("attack")
-    values["strategy"] = {**values["strategy"], "name": rule or config.strategy.name}
+    values["strategy"] = {**values["strategy"], "name": rule}
     loud = [shared.noise_multiplier, private.noise_multiplier, private.flip_probability]
     name = ("noise", json.dumps([values, loud, shared.clip, private.clip], sort_keys=True))
     return int.from_bytes(key(root, *name), "big")

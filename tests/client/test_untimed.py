@@ -61,11 +61,12 @@ from commonground.client import node
 from flwr.supernode import cli
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from commonground.client import untimed
+from commonground.manifest import Manifest, TensorSpec
 cli.flower_supernode = lambda: print(InMemoryNodeState.get_message_processing_duration is untimed._constant)
-manifest = dict(tensors=[], clip=1.0, noise_on_device=False, versions={})
+manifest = Manifest((TensorSpec("shared.u", (2,)),), 1.0, False, {})
 node.read_profile = lambda folder: SimpleNamespace(
     run=Path("run"), address="127.0.0.1:1", certificate=Path("c"), key=Path("k"),
-    terms=lambda: SimpleNamespace(manifest=manifest),
+    terms=lambda: SimpleNamespace(contract=manifest),
 )
 node.memory_bound = lambda manifest: 1 << 42
 sys.exit(node.main(["--profile", "p", "--port", "1", "--secret", "s"]))

@@ -220,6 +220,7 @@ def test_what_is_printed_is_at_least_what_it_costs(
 
 # -- a deployed study ----------------------------------------------------------------------------------
 
+SECRETS = ("1", "2")  # of two studies in which every round asks somebody
 DEPLOYED = ["people=12", "cohort=3", "rounds=24", "privacy.shared.epsilon=4"]
 
 
@@ -243,9 +244,11 @@ def deployed_runs(
     patch.setenv("COMMONGROUND_DEVICE", "canary")
     steps, cohorts = [], []
     studies = [toy_study.make_study(folder / name, DEPLOYED, enrolled=0) for name in ("one", "two")]
-    for name, study, sends in (("a", 0, False), ("b", 1, False), ("c", 0, True)):
+    for study, secret in zip(studies, SECRETS, strict=True):
+        (study.folder / "seed.key").write_text(secret)
+    for name, number, sends in (("a", 0, False), ("b", 1, False), ("c", 0, True)):
         patch.setattr(Canary, "sends", sends)
-        job = deployed.study_job(studies[study])
+        job = deployed.study_job(studies[number])
         seen = [np.zeros(measure.SIZE)]
         drawn: list[list[int]] = []
 
@@ -257,6 +260,8 @@ def deployed_runs(
         run_rounds(InProcessGrid(app, job.people), alone, told)
         steps.append(np.diff(np.stack(seen), axis=0))
         cohorts.append(drawn)
+    # A round of nobody is void and releases nothing; who takes part is public where messages are counted.
+    assert all(asked for drawn in cohorts for asked in drawn)
     return studies[0].terms.claim.to_dict(), steps, cohorts
 
 

@@ -175,7 +175,7 @@ def test_momentum_does_not_outlive_what_was_given_up(tmp_path: Path, monkeypatch
 
     Two studies that differ in a setting have no noise in common; these two are given the same.
     """
-    monkeypatch.setattr("commonground.server.deployed.noise_seed", lambda *_: 7)
+    monkeypatch.setattr("commonground.server.deployed.message_noise_seed", lambda *_: 7)
     found = []
     for name, option in (("with", "{server_momentum: 0.9}"), ("without", "{server_momentum: 0.0}")):
         study = make_study(
