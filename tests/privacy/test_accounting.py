@@ -1,10 +1,17 @@
 import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_patience import LIMIT
 
 from commonground.errors import InputError, PrivacyError
+from commonground.privacy import accounting
 from commonground.privacy.accounting import (
     Charge,
     default_delta,
@@ -130,7 +137,8 @@ def test_exact_gaussian() -> None:
     assert epsilon_gaussian(0, 1e-5) == 0
     assert epsilon_gaussian(math.inf, 1e-5) == math.inf
     assert epsilon_gaussian(1e-7, 1e-5) == 0  # delta(0) is already below 1e-5
-    assert epsilon_composed([(1, 2, 3), (1, 4, 4)], 1e-5, "gaussian") == epsilon_gaussian(1.0, 1e-5)
+    found = epsilon_composed([(1, 2, 3), (1, 4, 4)], 1e-5, "gaussian")
+    assert found == pytest.approx(epsilon_gaussian(1.0, 1e-5), rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -224,3 +232,63 @@ def test_bisection_finds_the_best_of_all_orders(q: float, z: float, steps: int) 
         for a in ORDERS
     ]
     assert epsilon_rdp([(q, z, steps)], 1e-5) == pytest.approx(min(every), abs=1e-12)
+
+
+# --- the same noise in every process ---
+
+TARGETS = [  # what is asked for -> how the noise is found
+    ("prv, sampled", lambda: noise_for(8.0, 1e-3, 0.25, 12)),
+    ("prv, few steps", lambda: noise_for(2.0, 1e-5, 2 / 3, 3)),
+    ("rdp", lambda: noise_for(1.0, 1e-5, 0.1, 100, "rdp")),
+    ("gaussian", lambda: noise_for_gaussian(4.0, 1e-6, sensitivity=2.0)),
+]
+
+
+@pytest.mark.parametrize(("name", "noise"), TARGETS, ids=[name for name, _ in TARGETS])
+def test_last_bits_of_an_epsilon_do_not_reach_the_noise(
+    name: str, noise: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class: a number that a run is known by hangs on how a process rounds.
+
+    Transforms and products round by where their operands lie in memory, so every process has last bits of
+    its own; a device, a worker and a resumed run must find the same noise as whoever began.
+    """
+    plain, wobble = noise(), random.Random(4)
+
+    def rounded(found: Callable[..., float]) -> Callable[..., float]:
+        return lambda *given, **named: found(*given, **named) * (1 + wobble.uniform(-1e-13, 1e-13))
+
+    for function in ("epsilon_prv", "epsilon_rdp", "epsilon_gaussian"):
+        monkeypatch.setattr(accounting, function, rounded(getattr(accounting, function)))
+    assert {noise() for _ in range(5)} == {plain}
+
+
+PRINTS = """
+from commonground.privacy.accounting import epsilon_together, noise_for
+noise = noise_for(8.0, 1e-3, 0.25, 12)
+print(noise.hex(), epsilon_together([(0.25, noise, 12)], [(0.5, 1.0, 3)], 1e-3).hex())
+"""
+
+
+@pytest.mark.identity
+def test_noise_and_epsilon_are_the_same_under_other_kernels() -> None:
+    """In processes that multiply in other ways; what OpenBLAS does not know it leaves at its own choice."""
+    found = set()
+    for core in (None, "Haswell", "Prescott"):
+        variables = {**os.environ, **({} if core is None else {"OPENBLAS_CORETYPE": core})}
+        words = [sys.executable, "-c", PRINTS]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=LIMIT, env=variables)
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+@given(st.floats(1e-2, 2.0**17))
+def test_a_noise_multiplier_is_a_point_of_a_public_grid(noise: float) -> None:
+    above = accounting._point_above(noise)
+    assert accounting._grid(above - 1) < noise <= accounting._grid(above)
+    assert accounting._grid(above) / accounting._grid(above - 1) <= 1 + 1 / accounting.GRID
+
+
+def test_what_is_printed_is_never_below_what_was_computed() -> None:
+    for value in (0.0, 1e-9, 0.1, 1 / 3, 7.999999999, math.inf):
+        assert value <= accounting._repeatable(value) <= value * (1 + 2.0**-34)

@@ -26,7 +26,7 @@ DEFAULT: Accountant = "prv"
 PRV_ERROR = 0.01  # absolute error of epsilon, added so that the value stays an upper bound; less where
 PRV_SHARE = 1 / 200  # ... that would be a larger part of epsilon than this
 PRV_LIMIT = 200.0  # beyond this RDP epsilon the PRV grid outgrows memory, and the number says nothing anyway
-TOLERANCE = 5e-4  # relative width at which the search for a noise multiplier stops
+GRID = 2048  # points of the grid of noise multipliers to a doubling: steps of at most 5e-4, relative
 MOST_NOISE, LEAST_NOISE = 2.0**17, 1e-2
 FEW_PEOPLE = 100  # with fewer no epsilon is claimed; a rule of ours, not of the mathematics
 LARGEST_SHARE = 0.1  # of delta times the number of units
@@ -80,15 +80,15 @@ def epsilon_composed(
     if any(charge.noise_multiplier == 0 for charge in merged):
         return math.inf
     if accountant == "gaussian":
-        return epsilon_gaussian(_mu(merged), delta)
+        return _repeatable(epsilon_gaussian(_mu(merged), delta))
     if accountant == "rdp":
-        return epsilon_rdp(merged, delta)
+        return _repeatable(epsilon_rdp(merged, delta))
     rough = epsilon_rdp(merged, delta, WHOLE_ORDERS)
     if 0 < rough <= PRV_LIMIT:
         error = max(min(PRV_ERROR, rough * PRV_SHARE), rough / 2000)
         with contextlib.suppress(RuntimeError, ValueError):  # ways to say that the grid does not fit
-            return min(rough, epsilon_prv(merged, delta, error=error))
-    return epsilon_rdp(merged, delta)
+            return _repeatable(min(rough, epsilon_prv(merged, delta, error=error)))
+    return _repeatable(epsilon_rdp(merged, delta))
 
 
 def epsilon_together(
@@ -111,7 +111,7 @@ def epsilon_together(
     if any(charge.noise_multiplier == 0 for charge in (*own, *others)):
         return math.inf
     try:
-        return epsilon_prv(own, delta, error=PRV_ERROR, replaced=others)
+        return _repeatable(epsilon_prv(own, delta, error=PRV_ERROR, replaced=others))
     except (RuntimeError, ValueError, MemoryError):
         return math.inf
 
@@ -167,41 +167,67 @@ def noise_for(epsilon: float, delta: float, sampling: float, steps: int, account
 def _smallest(
     reached: Callable[[float], float], target: float, start: float, what: str, step: float = 2.0
 ) -> float:
-    """Smallest noise with `reached(noise)` at most `target`; the value returned always holds.
+    """Smallest noise of the grid with `reached(noise)` at most `target`; the value returned always holds.
 
-    Epsilon is close to a power of the noise, so the bracket is cut by interpolation of logarithms, a little
-    to the right and a little to the left of the expected root in turn, and halved every third time. `step`
+    The last bits of an epsilon differ from one process to another (Fourier transforms and BLAS round by where
+    their operands lie), and noise that followed them would differ too: another noise is another run, which
+    can neither be resumed nor repeated on a device. So what is searched is a public grid, whose point is the
+    same wherever no epsilon lies within rounding of the target.
+
+    Epsilon is close to a power of the noise, so the bracket is cut by interpolation of logarithms, a point
+    to the right and a point to the left of the expected root in turn, and halved every third time. `step`
     is the first bracket's width: less than 2 where `start` is known to be near.
     """
-    high, above = start, reached(start)
+    width = max(1, math.ceil(GRID * math.log2(step)))
+    high = _point_above(start)
+    above = reached(_grid(high))
     while above > target:
-        high *= 2
-        if high > MOST_NOISE:
+        high += GRID
+        if _grid(high) > MOST_NOISE:
             raise PrivacyError(
                 f"no noise gives epsilon {target:g} at {what}", hint="ask for a larger epsilon, or use prv"
             )
-        above = reached(high)
-    low = high / step
-    below = reached(low)
+        above = reached(_grid(high))
+    low = high - width
+    below = reached(_grid(low))
     while below <= target:
-        high, above, low = low, below, low / 2
-        if high < LEAST_NOISE:
-            return high
-        below = reached(low)
+        high, above, low = low, below, low - GRID
+        if _grid(high) < LEAST_NOISE:
+            return _grid(high)
+        below = reached(_grid(low))
     turn = 0
-    while high / low > 1 + TOLERANCE:
-        share = 0.5
+    while high - low > 1:
+        middle = (low + high) // 2
         if turn % 3 != 2 and above > 0 and math.isfinite(below):
             share = math.log(below / target) / math.log(below / above)
-        middle = low * (high / low) ** share * (1 + TOLERANCE / 3 * (1 if turn % 3 == 0 else -1))
-        middle = middle if low < middle < high else math.sqrt(low * high)
-        value = reached(middle)
+            middle = min(max(low + math.floor((high - low) * share) + (turn % 3 == 0), low + 1), high - 1)
+        value = reached(_grid(middle))
         if value <= target:
             high, above = middle, value
         else:
             low, below = middle, value
         turn += 1
-    return high
+    return _grid(high)
+
+
+def _grid(point: int) -> float:
+    """The grid of noise: exact floats, `GRID` of them to a doubling; ascending, 1 is number 0."""
+    doublings, place = divmod(point, GRID)
+    return math.ldexp(GRID + place, doublings) / GRID
+
+
+def _point_above(noise: float) -> int:
+    """Number of the first point of the grid that is at least `noise`, above 0."""
+    mantissa, exponent = math.frexp(noise)  # noise = mantissa * 2^exponent, 0.5 <= mantissa < 1
+    return (exponent - 1) * GRID + math.ceil((2 * mantissa - 1) * GRID)
+
+
+def _repeatable(epsilon: float) -> float:
+    """The epsilon, rounded up to 36 bits: what is beyond them differs between processes (see `_smallest`)."""
+    if epsilon <= 0 or not math.isfinite(epsilon):
+        return epsilon
+    mantissa, exponent = math.frexp(epsilon)
+    return math.ldexp(math.ceil(math.ldexp(mantissa, 36)), exponent - 36)
 
 
 def epsilon_gaussian(mu: float, delta: float) -> float:
