@@ -53,7 +53,7 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$want >/dev/null; fi
 
-night: install browser  ## the few tests that wait a minute each: a node let in again, emulated devices
+night: install browser  ## the slow tests: kills of every part, live attackers, planted faults, Ray, 1e6 strange inputs
 	@$(DATA); $(QUIET) $(BIN)/python -m pytest -m night
 
 # Each setting in a process of its own, with the variables set for it alone; nothing of the environment is kept.

@@ -74,7 +74,10 @@ def agreed(folder: Path, offer: Offer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [*STEPS[1:], "answered"])
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(s, marks=() if s == STEPS[1] else pytest.mark.night) for s in (*STEPS[1:], "answered")],
+)
 def test_killed_at_any_step_there_is_one_message_and_one_charge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offer: Offer, step: str
 ) -> None:

@@ -14,6 +14,7 @@ from whole_study import secrets_of
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.night
 def test_a_build_that_leaks_is_found(tmp_path: Path) -> None:
     sizes = ["people=2", "cohort=2", "rounds=3"]
     with Site(tmp_path, sizes, min_online=1, minimum=1, deadline=60.0) as site:

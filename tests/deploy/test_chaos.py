@@ -72,6 +72,7 @@ class Seen:
             assert self.releases.setdefault(row["version"], what) == what
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("case", CASES)
 def test_kills(case: str, tmp_path: Path) -> None:
     kills = CASES[case]

@@ -94,7 +94,9 @@ def test_rounds_are_those_of_a_simulation_and_each_begins_with_a_release(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["shared:2:3:kill", "private:3:0:kill"])
+@pytest.mark.parametrize(
+    "place", ["shared:2:3:kill", pytest.param("private:3:0:kill", marks=pytest.mark.night)]
+)
 def test_a_server_that_is_killed_in_a_round_goes_on_and_releases_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

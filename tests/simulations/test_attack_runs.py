@@ -71,7 +71,7 @@ def test_an_attacked_run_is_the_same_in_process_and_as_a_fleet(kit: Kit, tmp_pat
     assert "Only a simulation knows who attacks" in found["attack"]["simulation_only"]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_an_attacked_and_gated_run_on_ray_is_that_in_this_process(kit: Kit, tmp_path: Path) -> None:
     """One run for the main job, attackers, gate and norm bound: every start of Ray costs a minute."""
     attack = ("attack.name=alie", "attack.options.z=1.5", "attack.fraction=0.3")

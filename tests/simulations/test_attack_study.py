@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,8 @@ def test_what_it_refuses_is_what_small_models_answered_to_prompts_that_no_claim_
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[AttackStudy, AttackStudy]:
-    """A study, and the same one that was stopped on its way and went on."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AttackStudy]:
+    """Runs a study in a folder; it is stopped after `most` attacks."""
     ready = make_ready(Asked(charter=signed_charter(tmp_path_factory.mktemp("charter"))), HashEncoder())
 
     def run(folder: Path, most: int = 10**9) -> AttackStudy:
@@ -106,15 +107,23 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[AttackStudy, Attack
 
         return study(tiny_base(), ready, SIZE, seed=0, folder=folder, tick=tick, where=machine())
 
-    whole, cut = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
+    return run
+
+
+@pytest.fixture(scope="module")
+def found(run: Callable[..., AttackStudy], tmp_path_factory: pytest.TempPathFactory) -> AttackStudy:
+    """A study."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.night
+def test_a_study_that_was_stopped_finds_the_same(
+    found: AttackStudy, run: Callable[..., AttackStudy], tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(cut, 5)
-    assert list(cut.glob("draws-*.jsonl"))
-    return run(whole), run(cut)
-
-
-def test_a_study_that_was_stopped_finds_the_same(found: tuple[AttackStudy, AttackStudy]) -> None:
-    whole, cut = (one.to_dict() for one in found)
+        run(tmp_path, 5)
+    assert list(tmp_path.glob("draws-*.jsonl"))
+    whole, cut = found.to_dict(), run(tmp_path).to_dict()
     assert {k: v for k, v in whole.items() if k != "machine"} == {
         k: v for k, v in cut.items() if k != "machine"
     }
@@ -122,9 +131,9 @@ def test_a_study_that_was_stopped_finds_the_same(found: tuple[AttackStudy, Attac
 
 
 def test_the_table_has_every_attack_under_every_defence_and_the_cost_beside_it(
-    found: tuple[AttackStudy, AttackStudy],
+    found: AttackStudy,
 ) -> None:
-    one = found[0]
+    one = found
     assert list(one.cells) == list(SIZE.attacks)
     for row in one.cells.values():
         assert list(row) == [NONE, "guard", TIERED, "menu", PROJECTION]

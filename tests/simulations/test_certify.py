@@ -203,6 +203,7 @@ def test_a_key_of_ones_own_signs(certified: tuple[Path, Result], charter: Path, 
     assert not (folder / KEY).exists()
 
 
+@pytest.mark.night
 def test_full_asks_everybody_every_probe_and_attacks_too(
     finished: Path, charter: Path, tmp_path: Path, patch: Any
 ) -> None:

@@ -299,6 +299,7 @@ class TestOnOneCluster:
                     assert np.allclose(value, found[1][0][name][place], atol=1e-5)
         store.close()
 
+    @pytest.mark.night
     def test_errors_come_out_as_themselves(
         self, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -433,7 +434,7 @@ def test_ray_that_is_too_slow_to_start_is_started_again(monkeypatch: pytest.Monk
     assert len(tries) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_kill_9_and_lost_shards_change_nothing_and_cost_nothing(
     kit: Kit, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
