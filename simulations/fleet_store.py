@@ -131,6 +131,10 @@ class FleetStore:
         """See `PrivateStore`."""
         return self._receipts.first(arm, limit)
 
+    def names(self, arm: str) -> set[str]:
+        """See `PrivateStore`."""
+        return self._receipts.names(arm)
+
     def totals(self, arm: str) -> tuple[int, int]:
         """See `PrivateStore`."""
         return self._receipts.totals(arm)

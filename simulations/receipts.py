@@ -59,6 +59,11 @@ class Receipts:
         keys = ("round", "person", "digest", "bytes", "names", "epsilon")
         return [dict(zip(keys, row, strict=True)) | {"names": row[4].split(",")} for row in rows]
 
+    def names(self, arm: str) -> set[str]:
+        """The tensors that ever left in an arm, whoever sent them."""
+        rows = self._database.execute("SELECT DISTINCT names FROM receipt WHERE arm=?", (arm,)).fetchall()
+        return {name for (joined,) in rows for name in joined.split(",")}
+
     def totals(self, arm: str) -> tuple[int, int]:
         """Messages and bytes that left in an arm."""
         row = self._database.execute(

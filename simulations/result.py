@@ -28,9 +28,10 @@ from commonground.evaluation.welfare import welfare
 from commonground.marking import marked
 from commonground.privacy.statement import refuse_if_unaccounted, statement
 from commonground.randomness import generator
+from commonground.server.job import Job
 from commonground.settings import to_dict
 from commonground.simulations.attacks.outcome import attack_outcome, baseline_outcome
-from commonground.simulations.egress import egress
+from commonground.simulations.egress import accounted, egress, released
 from commonground.simulations.measure import Policy, margins
 from commonground.simulations.stages import central_people
 from commonground.simulations.world import World
@@ -97,7 +98,7 @@ def assemble(
         for name, values in found.items()
     }
     safety = view.tags["safety"]
-    claims = _privacy(world, trained)
+    claims = _privacy(world, trained, folder)
     result: dict[str, Any] = {
         "schema": 1,
         "config": to_dict(world.config),
@@ -184,14 +185,16 @@ def _margins(world: World, policy: Policy, rows: np.ndarray, reference: np.ndarr
     return found
 
 
-def _privacy(world: World, trained: Trained) -> dict[str, Any]:
+def _privacy(world: World, trained: Trained, folder: RunFolder) -> dict[str, Any]:
     config = world.config
     sent = [spec.name for spec in world.manifests["shared"].sent]
     # What a strategy needs beside the adapter is clipped and noised jointly with it: one account for both.
     spec = world.models["shared"].shared_spec()
     extras = {} if world.half is None else world.half.sent(spec, max(1, len(world.groups)))
     bit = world.manifests["shared"].bit
-    refuse_if_unaccounted(sent, [*spec, *extras, *([] if bit is None else [bit.name])])
+    if np.isfinite(world.claim.epsilon):
+        job = Job.load(folder.state / "job-shared.json")
+        refuse_if_unaccounted(released(world, trained, folder.state), accounted(job))
     text = statement(
         world.claim,
         world.private_claim,

@@ -104,6 +104,10 @@ class SliceStore:
         """See `PrivateStore`."""
         return self._inner.receipts(arm, limit)
 
+    def names(self, arm: str) -> set[str]:
+        """See `PrivateStore`."""
+        return self._inner.names(arm)
+
     def totals(self, arm: str) -> tuple[int, int]:
         """See `PrivateStore`."""
         return self._inner.totals(arm)

@@ -98,6 +98,10 @@ class PrivateStore(Protocol):
         """The first `limit` receipts of an arm, by round and person."""
         ...
 
+    def names(self, arm: str) -> set[str]:
+        """The tensors that ever left in an arm, whoever sent them."""
+        ...
+
     def totals(self, arm: str) -> tuple[int, int]:
         """Messages and bytes that left in an arm."""
         ...
@@ -196,6 +200,10 @@ class Store:
     def receipts(self, arm: str, limit: int) -> list[dict[str, Any]]:
         """See `PrivateStore`."""
         return self._receipts.first(arm, limit)
+
+    def names(self, arm: str) -> set[str]:
+        """See `PrivateStore`."""
+        return self._receipts.names(arm)
 
     def totals(self, arm: str) -> tuple[int, int]:
         """See `PrivateStore`."""

@@ -139,7 +139,7 @@ def run(
             store.close()
         found.private = state.adapter["private.v"].double().numpy()
         found.lifetime = int(state.steps.max())
-        return {"privacy": _privacy(world, trained)}
+        return {"privacy": _privacy(world, trained, folder)}
 
     def built(*given: Any, **named: Any) -> World:
         WORLDS.append(build_world(*given, **named))
