@@ -90,7 +90,7 @@ def read_grid(
     Raises:
         ConfigError: with every fault: a strategy or seed twice, an empty list, an unknown key or value.
     """
-    values, places, faults = read_values(file, overrides)
+    values, places, faults = read_values(file, overrides, lists=True)
     faults += refused_code(values, places, overrides, allowed=allow_code)
     unfit = [f"{places.get(key, key)}: {fault}" for key, fault in plain_faults(values)]
     if unfit:

@@ -20,6 +20,7 @@ from commonground import hub
 from commonground.config import Config
 from commonground.errors import ConfigError
 from commonground.files import read_text
+from commonground.overrides import DECIMAL, OverrideError, nested, odd_number, read_override
 from commonground.own_code import FLAG, allow_code, named_code
 from commonground.plain import is_plain, plain_faults, shown, text_fault
 from commonground.rules import RULES, Rule
@@ -90,11 +91,11 @@ def refused_code(
 
 def _assignment(override: str) -> tuple[Any, str]:
     """(value, dotted key) of a `key=value` that can be read; an empty one otherwise."""
-    key, _, text = override.partition("=")
     try:
-        return yaml.safe_load(text), key.strip()
-    except (yaml.YAMLError, RecursionError):
+        key, value = read_override(override, lists=True)
+    except OverrideError:
         return None, ""
+    return value, key
 
 
 def _place(key: str, places: Places) -> str:
@@ -105,12 +106,15 @@ def _place(key: str, places: Places) -> str:
     return key if not above else places[above]
 
 
-def read_values(file: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Places, list[str]]:
+def read_values(
+    file: Path | None, overrides: Sequence[str] = (), *, lists: bool = False
+) -> tuple[dict[str, Any], Places, list[str]]:
     """Plain values of a file and overrides, before anything is known about them.
 
     Args:
         file: a YAML file, or None.
         overrides: dotted assignments; they win over the file.
+        lists: see `read_override`.
 
     Returns:
         values: nested.
@@ -126,21 +130,13 @@ def read_values(file: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[
     if file is not None:
         values, places = _read_file(file)
     for override in overrides:
-        key, sign, _ = override.partition("=")
-        if not sign or not key.strip():
-            faults.append(f"command line: {shown(override)} is no assignment; accepted: key=value")
-            continue
-        if fault := text_fault(override):
-            faults.append(f"command line: {shown(key.strip())} holds {fault}")
-            continue
         try:
-            part = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            faults.append(f"command line: {shown(override)} cannot be read: {said}")
+            key, value = read_override(override, lists=lists)
+        except OverrideError as error:
+            faults.append(f"command line: {error}")
             continue
-        values = _merge(values, typing.cast(dict[str, Any], part))
-        places[key.strip()] = f"command line: {key.strip()}"
+        values = _merge(values, nested(key, value))
+        places[key] = f"command line: {key}"
     return values, places, faults
 
 
@@ -210,6 +206,9 @@ def _read_file(file: Path) -> tuple[dict[str, Any], Places]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_lookups(node, file)
+        if odd := odd_number(node):
+            line = odd.start_mark.line + 1
+            raise ConfigError([f"{file}:{line}: found {odd.value}; accepted: {DECIMAL}"])
         # Nothing is resolved: there is nothing left to be.
         loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if node is not None else {}
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, OverflowError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,7 @@ def _check_ratings(path: Path) -> dict[str, Any]:
         },
         "bad_rows": table.bad_rows.to_dict(),
         "left_out": dict(table.left_out),
-        "config": [f"data.taste.source=ratings data.taste.path={path}"],
+        "config": [f"data.taste.source=ratings data.taste.path={shlex.quote(str(path))}"],
     }
 
 
@@ -119,7 +120,6 @@ def _check_pairs(path: Path, source: str, preset: str) -> dict[str, Any]:
     rows: Sequence[PairRow]
     rows, bad, left_out = read_hub(spec, "safety")
     people = Counter(row.person for row in rows if row.person is not None)
-    extra = f" data.TAG.preset={preset}" if preset else ""
     return {
         "source": source,
         "preset": preset,
@@ -131,8 +131,8 @@ def _check_pairs(path: Path, source: str, preset: str) -> dict[str, Any]:
         "bad_rows": bad.to_dict(),
         "left_out": dict(left_out),
         "config": [
-            line.replace("TAG", tag)
+            f"data.{tag}.source={source} data.{tag}.path={shlex.quote(str(path))}"
+            + (f" data.{tag}.preset={preset}" if preset else "")
             for tag in ("safety", "taste")
-            for line in [f"data.TAG.source={source} data.TAG.path={path}{extra}"]
         ],
     }
