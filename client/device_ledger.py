@@ -175,8 +175,8 @@ class DeviceLedger:
 
     def refuse_if_unaccounted(self) -> None:
         """Raise `PrivacyError` where a receipt has no charge."""
-        released = [f"{sent.scope[:40]} {sent.key}" for sent in self._store.outbox.receipts()]
-        refuse_if_unaccounted(released, [f"{e['scope'][:40]} {e['key']}" for e in self.entries()])
+        released = [f"{sent.scope} {sent.key}" for sent in self._store.outbox.receipts()]
+        refuse_if_unaccounted(released, [f"{e['scope']} {e['key']}" for e in self.entries()])
 
     def entries(self) -> list[dict[str, Any]]:
         """Every charge of a message, the oldest first, as plain values."""

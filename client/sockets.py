@@ -1,17 +1,17 @@
 """Where a profile's sockets are: in its folder `run`, or in a short private one where that path is too long.
 
 A Unix socket's path has at most 107 bytes on Linux. A profile deep in a file system gets a folder of mode
-0700 under the machine's temporary folder instead, whose path is written to `run/sockets`.
+0700 instead (`short_paths`), whose path is written to `run/sockets`.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from commonground.errors import InputError, StorageError
+from commonground.short_paths import short_folder
 
 NODE, OWNER, TOKEN, WHERE = "node.sock", "owner.sock", "owner.locked", "sockets"  # TOKEN: `keys.lock_token`
 LONGEST = 100  # bytes of a socket's path
@@ -50,7 +50,7 @@ def make_socket_folder(profile: Path) -> Path:
     if known is not None and _ours(known):
         return known
     try:
-        folder = Path(tempfile.mkdtemp(prefix="commonground-"))
+        folder = short_folder(len(OWNER) + 1)
         where.write_text(str(folder), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"cannot make a folder for sockets: {error.strerror or error}") from error

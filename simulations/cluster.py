@@ -6,19 +6,22 @@ import gc
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from commonground.errors import InputError
+from commonground.short_paths import LONGEST, short_folder
 
 STARTS = 2  # tries to start Ray on a busy machine
 SLOW = "timed out during startup"  # how Ray says that it was too slow
 GRACE = 5.0  # seconds that Ray's processes get to end by themselves
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # in Ray's temporary folder
 ANSWER = 20.0  # seconds in which the head of a cluster must say that it is there
 
 # Nothing phones home, and Ray joins no cluster that happens to be named in the environment. None removes a
@@ -59,7 +62,7 @@ def ray_running(setting: str, cpus: int, address: str = "") -> Iterator[None]:
     if ray.is_initialized():
         raise InputError(f"Ray is already running in this process; {setting} starts and ends its own")
     before = set(psutil.Process().children(recursive=True))
-    with _silence():
+    with _silence(), _room_for_sockets() if not address else nullcontext():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # theirs; Ray leaves open files to the collector
@@ -73,6 +76,28 @@ def ray_running(setting: str, cpus: int, address: str = "") -> Iterator[None]:
                     ray.shutdown()
                 _end(before)
                 gc.collect()
+
+
+@contextmanager
+def _room_for_sockets() -> Iterator[None]:
+    """Give Ray a short folder of its own where its sockets would have too long a path in the usual one.
+
+    Raises:
+        InputError: there is none.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(usual)) + len(SOCKET) <= LONGEST:
+        yield
+        return
+    folder, before = short_folder(len(SOCKET)), os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_TMPDIR")
+        if before is not None:
+            os.environ["RAY_TMPDIR"] = before
+        shutil.rmtree(folder, ignore_errors=True)  # its logs and sockets; nothing of a run
 
 
 @contextmanager
