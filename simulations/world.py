@@ -188,6 +188,7 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
         InputError: data or model cannot be used.
     """
     common = common_of(config)
+    _refuse_unadaptable(config)
     lazy = common.once("sources", lambda: _lazy(config))
     if lazy is None:
         population = common.once("people", lambda: populate(config))
@@ -349,6 +350,14 @@ def _evaluated(config: Config, unseen: np.ndarray) -> np.ndarray:
     count = min(int(config.evaluation.people or len(pool)), len(pool))
     draws = generator(config.seed, "evaluated").choice(pool, count, replace=False)
     return np.sort(draws.astype(np.int64))
+
+
+def _refuse_unadaptable(config: Config) -> None:
+    """Refuse a language model that cannot be adapted, before data are read, which may take long."""
+    if config.model.kind == "policy":
+        from commonground.language_model import refuse_unadaptable
+
+        refuse_unadaptable(config.model.base, config.model.layers)
 
 
 def _models(

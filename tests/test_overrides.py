@@ -49,9 +49,10 @@ def test_a_text_is_what_was_typed(key: str) -> None:
         assert read_override(f"{key}={words}") == (key, words)
         values, _, faults = read_values(None, [f"{key}={words}"])
         assert not faults
+        found: Any = values
         for part in key.split("."):
-            values = values[part]
-        assert values == words
+            found = found[part]
+        assert found == words
 
 
 @pytest.mark.parametrize("words", ["010", "0300", "1:30", "-07", "0x10", "0b1", "1:30.5", "00"])

