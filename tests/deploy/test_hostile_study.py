@@ -198,6 +198,7 @@ def test_ten_thousand_questions_are_one_message_and_one_charge(hostile: Hostile)
     assert psutil.Process(pid).memory_info().rss < size + 100e6
 
 
+@pytest.mark.night
 def test_a_flood_of_tasks_is_answered_in_order_and_ends(hostile: Hostile) -> None:
     spent = hostile.spent()
     release = hostile.operator.release(4, hostile.operator.arrays(0.04), version=hostile.operator.version)

@@ -291,7 +291,6 @@ class Impostor:
             self.statuses[name] = error.response.status_code
 
 
-@pytest.mark.night
 def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Live) -> None:
     study = live.study
     ada = live.device("ada")

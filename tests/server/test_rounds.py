@@ -118,7 +118,15 @@ def test_a_finished_run_sends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["shared:1:0", "shared:3:1", "private:2:3", "private:5:5"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("shared:1:0", marks=pytest.mark.night),
+        "shared:3:1",
+        "private:2:3",
+        pytest.param("private:5:5", marks=pytest.mark.night),
+    ],
+)
 def test_kill_9_and_resume(tmp_path: Path, fault: str) -> None:
     """Before the first checkpoint, in a shared phase, in a private phase, in the last private phase."""
     whole = run_rounds(InProcessGrid(app, PEOPLE), make_job(tmp_path, checkpoint=str(tmp_path / "whole")))

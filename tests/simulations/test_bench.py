@@ -195,6 +195,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert option in result.stdout
 
 
+@pytest.mark.night
 def test_a_run_in_a_process_of_its_own_tells_its_rounds_and_kernel() -> None:
     found = point.run_point([*rounds.job(8, 2), "runtime=fleet"], kernel=True, fresh=True)
     assert found.people == [8, 8]

@@ -144,6 +144,7 @@ def test_the_document_holds_nobody(tournament: Tournament) -> None:
     )
 
 
+@pytest.mark.night
 def test_kill_9_and_resume_give_the_same_table(kit: Kit, tournament: Tournament, tmp_path: Path) -> None:
     folder = tmp_path / "t"
     few = ("strategies=[fedavg,fedavgm,fedmedian]", *GRID[1:2], "privacy.shared.epsilon=[8]", *GRID[3:])

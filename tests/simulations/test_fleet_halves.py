@@ -51,7 +51,7 @@ def broadcast(world: World, arm: Arm, round: int) -> dict[str, np.ndarray]:
 
 
 @every_half
-@pytest.mark.parametrize("chunk", [1, 64])
+@pytest.mark.parametrize("chunk", [1, pytest.param(64, marks=pytest.mark.night)])
 def test_a_fleet_is_one_device_at_a_time(
     monkeypatch: pytest.MonkeyPatch, stores: tuple[Store, FleetStore], name: str, chunk: int
 ) -> None:

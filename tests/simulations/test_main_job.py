@@ -142,7 +142,9 @@ def test_a_rule_that_needs_single_replies_is_refused_under_noise() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", [1, 3, 5])
+@pytest.mark.parametrize(
+    "lines", [pytest.param(1, marks=pytest.mark.night), 3, pytest.param(5, marks=pytest.mark.night)]
+)
 def test_kill_9_and_resume_is_an_uninterrupted_run(lines: int, tmp_path: Path) -> None:
     """Killed when `lines` events are written; what comes out is what comes out of a run left alone."""
     many = ("rounds=3", "people=20")

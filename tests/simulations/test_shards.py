@@ -266,6 +266,7 @@ def cluster(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 class TestOnOneCluster:
+    @pytest.mark.night
     def test_shards_agree_with_one_another_and_with_devices(self, kit: Kit, tmp_path: Path) -> None:
         """Bit for bit where every person is a chunk; a sum in another order differs in its last bits."""
         people, found = [0, 1, 2, 3, 5, 7, 8, 11], []
@@ -458,7 +459,7 @@ def test_kill_9_and_lost_shards_change_nothing_and_cost_nothing(
     assert captured.out + captured.err == ""
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_ctrl_c_ends_the_ray_of_this_machine(kit: Kit, tmp_path: Path) -> None:
     done = command(kit, tmp_path, "check", "ctrl-c")
     assert done.returncode == 130, done.stderr
