@@ -303,10 +303,10 @@ simulate(read_settings(None, sys.argv[4:]), Path(sys.argv[1]))
 @pytest.mark.parametrize(
     ("kind", "call"),
     [
-        ("train", 1),
+        pytest.param("train", 1, marks=pytest.mark.night),
         pytest.param("train", 2, marks=pytest.mark.identity(once=True)),
         ("train_private", 2),
-        ("train", 5),
+        pytest.param("train", 5, marks=pytest.mark.night),
     ],
 )
 def test_a_killed_fleet_resumes_to_the_same_bytes(kit: Kit, tmp_path: Path, kind: str, call: int) -> None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from toy_runs import Kit, make_kit, receipts
+from typer.testing import CliRunner
 
 from commonground.marking import SIMULATION_ONLY, marked, unmarked
 from commonground.report.page import render_page
 from commonground.report.public import public_result
+from commonground.simulations.cli import app
 from commonground.simulations.folder import EVENTS, REPORT, read_events
 
 Result = dict[str, Any]
@@ -135,6 +138,20 @@ def test_the_public_result_holds_nothing_of_single_people(kit: Kit, tmp_path: Pa
     assert str(tmp_path) not in text
     for key in ("per_person", "policies", "people_drawn", "replies", "seconds", "writing", "left_out"):
         assert f'"{key}"' not in text
+
+
+def test_several_runs_are_not_published_together(kit: Kit, tmp_path: Path) -> None:
+    """Their epsilons add up, and noise of one seed cancels between them."""
+    run(kit, tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["report", str(tmp_path / "one"), str(tmp_path / "two"), "--publish"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "--publish takes one run, not 2" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert CliRunner().invoke(app, [*words[:2], "--publish"]).exit_code == 0
+    assert (tmp_path / "one" / "result.public.json").is_file()
 
 
 def test_what_an_epsilon_covers_is_published_only_with_it() -> None:
