@@ -78,6 +78,7 @@ COVERED = {
     "src/commonground/hub.py": "model's settings",
     "src/commonground/keystream.py": "random numbers",
     "src/commonground/language_model.py": "model's settings",
+    "src/commonground/overrides.py": "what the user typed",
     "src/commonground/randomness.py": "random numbers",
     "src/commonground/settings.py": "configuration file",
     "src/commonground/study/carried.py": "carried charter",

@@ -143,6 +143,7 @@ def test_a_hostile_server_gets_constants_and_the_study_goes_on(site: Site) -> No
     assert not list(site.profile.folder.rglob("*.py"))  # the bundle is on no disk of this device
 
 
+@pytest.mark.night
 def test_a_killed_executor_and_a_killed_server_cost_a_round_at_most(site: Site) -> None:
     with site.link.run(site.evil()) as run:
         site.kill("executor")

@@ -291,6 +291,7 @@ class Impostor:
             self.statuses[name] = error.response.status_code
 
 
+@pytest.mark.night
 def test_hostile_devices_are_refused_and_counted_and_the_study_goes_on(live: Live) -> None:
     study = live.study
     ada = live.device("ada")
@@ -385,6 +386,7 @@ app = ServerApp()
 """
 
 
+@pytest.mark.night
 def test_a_run_that_names_other_code_is_refused_and_a_task_needs_the_secret(
     live: Live, tmp_path: Path
 ) -> None:
@@ -413,6 +415,7 @@ def test_a_run_that_names_other_code_is_refused_and_a_task_needs_the_secret(
     assert refused.value.response.status_code == 401
 
 
+@pytest.mark.night
 def test_it_says_in_one_line_why_it_does_not_start_and_ends_when_told(live: Live, tmp_path: Path) -> None:
     folder = str(live.study.folder)
     until(lambda: running(live.study.folder))

@@ -391,7 +391,7 @@ def check_same(run: Run, two: Run) -> None:
     assert ray_children() == []
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_run_of_two_shards_is_that_of_one_process(kit: Kit, two: Run, tmp_path: Path) -> None:
     plain = kit(tmp_path / "plain", *ONE_ARM)
     one = kit(tmp_path / "one", *ONE_ARM, "runtime=fleet")
