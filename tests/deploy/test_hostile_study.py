@@ -179,7 +179,6 @@ def provocations(hostile: Hostile) -> list[Message]:
     return [wrong_round, no_arrays, no_config, strange, hostile.question(-1), hostile.question(2**40)]
 
 
-@pytest.mark.night
 def test_ten_thousand_questions_are_one_message_and_one_charge(hostile: Hostile) -> None:
     """Straight at the vault's node socket, which is all that a node that was taken over could reach."""
     charged, sent = hostile.spent()
