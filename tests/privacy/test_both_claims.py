@@ -116,7 +116,7 @@ def test_any_half_with_a_part_of_its_own_is_noticed() -> None:
             return shared
 
         def update(self, visit: Any) -> Any:
-            raise NotImplementedError
+            raise AssertionError("a claim is made without a visit")
 
     config = toy_world.tiny_config(people=200, cohort=40)
     assert claims(config, 200, Keeps())[1].why == OWN_PART
