@@ -30,9 +30,11 @@ class Port:
 
     def change(self) -> None:
         """Take another."""
-        with socket.socket() as found:
-            found.bind((HOST, 0))
-            self.number = int(found.getsockname()[1])
+        before = self.number
+        while self.number == before:
+            with socket.socket() as found:
+                found.bind((HOST, 0))
+                self.number = int(found.getsockname()[1])
 
 
 class Sandbox:
