@@ -23,8 +23,9 @@ from pathlib import Path
 
 from commonground.child_environment import child_environment
 from commonground.client.confined import enter
-from commonground.errors import InputError
+from commonground.errors import InputError, one_line
 from commonground.mishaps import storage_errors
+from commonground.terminal import without_colours
 
 STEADY = 60.0  # seconds after which a part that ends is no part that keeps ending
 FIRST, MOST = 1.0, 60.0  # seconds before the first and before every later start
@@ -201,7 +202,9 @@ class Child:
                 text = line.rstrip("\n")
                 self.tail.append(text)
                 if self.part.kept(text):
-                    self._log.emit(logging.makeLogRecord({"msg": "%s", "args": (text,)}))
+                    self._log.emit(
+                        logging.makeLogRecord({"msg": "%s", "args": (one_line(without_colours(text)),)})
+                    )
                 self.part.line(text)
 
 

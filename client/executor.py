@@ -44,6 +44,7 @@ from commonground.errors import CommonGroundError, InputError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.strategies.records import CONFIG
+from commonground.terminal import log_to_stderr
 
 log = logging.getLogger("commonground.client.executor")
 
@@ -222,7 +223,7 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     if asked.token_stdin:
         os.environ[TOKEN] = sys.stdin.readline().strip()
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
+    log_to_stderr("%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes a line for every look
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     # Nothing has to be saved at the end: the vault keeps what a round needs, and the tally is on disk.

@@ -25,6 +25,7 @@ from commonground.client.profile import Profile, read_profile
 from commonground.console import stay_quiet
 from commonground.errors import CommonGroundError
 from commonground.manifest import Manifest
+from commonground.terminal import without_colours
 
 HOST = "127.0.0.1"
 MEMORY = 4 << 30  # bytes of address space, of which Python and its threads map most and use little
@@ -32,7 +33,6 @@ DATA = 1 << 30  # bytes that node or executor write: five times what they need
 ANSWER = 16 << 20  # bytes of an answer besides the tensors
 COPIES = 8  # of one message: as bytes, as a protobuf, as objects, on the way in and on the way out
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RETRY = re.compile(r"Connection attempt failed, retrying in ([0-9.]+) seconds")
 _CODE = re.compile(r"Exit Code: (\d+)")
 _FLOWER_CODE = re.compile(r"\[code: (\d+)\]")
@@ -61,7 +61,7 @@ class Link:
 
     def read(self, line: str) -> None:
         """Take in one line of the node's log."""
-        text = _COLOURS.sub("", line)
+        text = without_colours(line)
         if "SuperNode ID:" in text or "Connection successful" in text:
             self.state, self.refused = "online", 0
         elif found := _RETRY.search(text):

@@ -49,6 +49,7 @@ from commonground.errors import CommonGroundError, InputError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
 from commonground.mishaps import storage_errors
+from commonground.terminal import log_to_stderr
 
 log = logging.getLogger("commonground.vault")
 
@@ -243,7 +244,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens-stdin", action="store_true", help="then the owner's and the node's tokens")
     parser.add_argument("--node-port", type=int, default=0, help="the node's port on loopback")
     given = parser.parse_args(words)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    log_to_stderr("%(levelname)s %(message)s")
     insecure = None if given.insecure_seed is None else Insecure(given.insecure_seed, given.insecure_person)
     passphrase = sys.stdin.readline().rstrip("\r\n") if given.passphrase_stdin else None
     doors = None

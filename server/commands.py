@@ -16,6 +16,7 @@ from commonground import hub
 from commonground.console import Format, Output, run_command
 from commonground.errors import CommonGroundError, InputError
 from commonground.server.commands_kept import Folder, audit_app, release_app, table
+from commonground.terminal import log_to_stderr
 
 server_app = typer.Typer(
     help="Run a study with real devices.\n\nExample: `commonground server up studies/first`",
@@ -133,7 +134,7 @@ def up(
             pid = _detached(folder, bind)
             output.show(f"{address} is up (process {pid}); logs are in {folder / 'log'}")
             return {"address": address, "pid": pid}
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        log_to_stderr("%(asctime)s %(message)s")
         logging.getLogger("httpx").setLevel(logging.WARNING)
         output.say(f"{address}: Ctrl-C stops the server; logs are in {folder / 'log'}")
         supervisor.up(folder, bind)

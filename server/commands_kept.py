@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from commonground.console import Format, Output, run_command
+from commonground.terminal import Table
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The study's folder.")]
 

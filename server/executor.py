@@ -37,6 +37,7 @@ from commonground.server.limits import limits
 from commonground.server.places import refuse_node
 from commonground.server.state import TROUBLE, Study
 from commonground.server.superlink import HOST, SECRET, root_certificates
+from commonground.terminal import log_to_stderr
 
 POLL = 0.5  # seconds between looks for a task
 PATIENCE = 3.0  # seconds to end by itself
@@ -132,7 +133,7 @@ class Executor:
 def main() -> None:
     """Run until a signal; leaves at once then, whatever a thread still waits for."""
     stay_quiet()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     stop = threading.Event()
 

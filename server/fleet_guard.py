@@ -42,6 +42,7 @@ from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from sqlalchemy import select
 
 from commonground.server.limits import Limits
+from commonground.terminal import said
 
 # Why a node's call was refused: constants, for the operator.
 FORGED = "node: a message under another's name"
@@ -253,11 +254,6 @@ class PlainLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record; keep it."""
-        try:
-            text = record.getMessage()
-        except Exception:  # a text of a stranger that is no format
-            text = str(record.msg)
-        plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LONGEST_LINE])
-        record.msg, record.args = plain + ("..." if len(text) > LONGEST_LINE else ""), None
+        record.msg, record.args = said(record, LONGEST_LINE), None
         record.exc_info = record.exc_text = None  # an exception's text is a stranger's too
         return True

@@ -53,6 +53,7 @@ from commonground.server.superlink import (
     superlink_command,
 )
 from commonground.server.tables import Enrolled, Part, now
+from commonground.terminal import log_to_stderr
 
 TICK, NODES = 0.25, 2.0  # seconds between looks at processes, and at nodes and the run
 PATIENCE = 4.0  # seconds that a part gets to end by itself
@@ -361,7 +362,7 @@ def _end_left_over(study: Study) -> None:
 def main() -> None:
     """`python -m commonground.server.supervisor DIR [BIND]`: what `server up --detach` starts."""
     stay_quiet()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     try:
         up(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

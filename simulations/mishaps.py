@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from commonground.errors import InterruptedRunError
+from commonground.terminal import LineFormatter
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def device_log(path: Path) -> Iterator[None]:
     """Keep what devices log (tracebacks that never travel) in a file, made when there is something."""
     logger = logging.getLogger("commonground")
     handler = _Quiet(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False  # a library may have given the root a handler
     try:

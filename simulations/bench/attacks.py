@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from commonground.embeddings import Encoder
 from commonground.language_model import load_base
@@ -24,6 +22,7 @@ from commonground.simulations.device_attacks.registry import ATTACKS, attack
 from commonground.simulations.device_attacks.shown import span
 from commonground.simulations.device_attacks.stage import QUICK, Size
 from commonground.simulations.device_attacks.study import study
+from commonground.terminal import Table
 
 SEED, EVERY = 0, 5.0  # seconds between two lines of progress
 STATE = "bench-attacks-state"
@@ -103,7 +102,7 @@ def _table(found: AttackStudy) -> Table:
         row = [cells[defence] for cells in found.cells.values()]
         cost = found.benign.get(defence)
         table.add_row(
-            Text(label(defence)),
+            label(defence),
             *(span(asdict(cell)) for cell in row),
             str(sum(cell.guard for cell in row)),
             "" if cost is None else f"{cost.fallback} of {cost.answers}",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from commonground.simulations.bench.bounds_curve import CostCurve, Mechanism, Share
 from commonground.simulations.bench.bounds_survival import Survival
 from commonground.simulations.bench.view import bar_table, heading
+from commonground.terminal import Table
 
 LABELS = {
     "none": "no bound",
@@ -55,7 +54,7 @@ def _each(found: CostCurve) -> Table:
     for name in found.tastes:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found.mechanisms:
-        table.add_row(Text(label(one.name)), *(kept(one.free.get(name)) for name in found.tastes))
+        table.add_row(label(one.name), *(kept(one.free.get(name)) for name in found.tastes))
     return table
 
 
@@ -66,7 +65,7 @@ def _together(found: CostCurve) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found.mechanisms:
         ends = kept(one.free.get("all"), span=True), kept(one.everyday.get("all"), span=True)
-        table.add_row(Text(label(one.name)), *ends, factor(one))
+        table.add_row(label(one.name), *ends, factor(one))
     return table
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from commonground.report.drawing import Figure, bars, figure, layout, titled, trace
+from commonground.report.page import shown
 from commonground.simulations.bench.measured import Measured
 from commonground.simulations.bench.view import WORDS, Found
 from commonground.simulations.bench.view import figure as number
@@ -38,6 +39,7 @@ def rendered(template: str, found: Found, plots: Mapping[str, Figure], **more: A
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(room, "templates") for room in rooms]),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

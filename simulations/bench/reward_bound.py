@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 from scipy.stats import t as student
 
 from commonground.data.dialogue import opening
@@ -42,6 +40,7 @@ from commonground.simulations.bench.reward_defences import Table as Found
 from commonground.simulations.bench.reward_splits import LAYOUTS, Floats, Pairs, learn
 from commonground.simulations.bench.view import bar_table, heading
 from commonground.states import BREAK, StateEncoder
+from commonground.terminal import Table
 
 VARIABLE, PLACE = "COMMONGROUND_DATA", Path("hh_harmless") / "pairs.jsonl.gz"
 MULTIPLES = (0.125, 0.25, 0.5, 1.0)  # c; as limits on a margin 0.25, 0.5, 1 and 2 medians, as in the trial
@@ -284,7 +283,7 @@ def _table(layout: Layout) -> Table:
     for head in (*COLUMNS, "gain kept"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, row in layout.rows.items():
-        table.add_row(Text(name), *(_cell(row.get(column)) for column in (*COLUMNS, "kept")))
+        table.add_row(name, *(_cell(row.get(column)) for column in (*COLUMNS, "kept")))
     return table
 
 

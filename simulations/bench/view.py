@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from commonground.simulations.bench.measured import Bar, Measured
+from commonground.terminal import Table
 
 
 class Found(Protocol):
@@ -59,7 +58,7 @@ def _rows(found: Measured) -> Table:
     table.add_column("times", justify="right", no_wrap=True)
     for row in found.rows:
         values = (row.values.min, row.values.median, row.values.max)
-        table.add_row(Text(row.what), *map(figure, values), row.unit, str(row.values.count))
+        table.add_row(row.what, *map(figure, values), row.unit, str(row.values.count))
     return table
 
 
@@ -74,9 +73,7 @@ def bar_table(bars: list[Bar]) -> Table:
         sign = "at least" if bar.at_least else "at most"
         seen = "" if bar.seen is None else f"{figure(bar.seen)} {bar.unit}"
         style = "bold" if bar.met is False else ""
-        table.add_row(
-            Text(bar.what), f"{sign} {figure(bar.wanted)} {bar.unit}", seen, WORDS[bar.met], style=style
-        )
+        table.add_row(bar.what, f"{sign} {figure(bar.wanted)} {bar.unit}", seen, WORDS[bar.met], style=style)
     return table
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from commonground.client.profile import FILE as PROFILE
 from commonground.client.profile import read_profile
@@ -17,6 +15,7 @@ from commonground.simulations.certify.run import CERTIFICATE, PAGE, certify
 from commonground.simulations.device_attacks.shown import certificate_table
 from commonground.simulations.output import RunProgress
 from commonground.study.signing import fingerprint
+from commonground.terminal import Table
 
 
 def run_certify(output: Output, run: Path, asked: Asked) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def _table(found: dict[str, Any]) -> Table:
     rows.append((f"worst person: {worst['person']}", worst))
     for name, one in rows:
         high = f"{100 * one['high']:.1f} %"
-        table.add_row(Text(name), str(one["answers"]), str(one["events"]), high, one["verdict"])
+        table.add_row(name, str(one["answers"]), str(one["events"]), high, one["verdict"])
     anyone, benign = found["any_adapter"], found["benign"]
     high = f"{100 * anyone['high']:.1f} %"
     table.add_row("any private adapter", str(found["overall"]["answers"]), "", high, anyone["verdict"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from commonground.simulations.compare.grid import Cell, Grid
 from commonground.simulations.compare.measures import NAMES, Mask, People, groups_of, measures, people_of
+from commonground.terminal import spreadsheet_cell
 
 Result = Mapping[str, Any]
 FRACTION = "attack.fraction"
@@ -142,12 +143,13 @@ def table_csv(grid: Grid, rows: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     keys = list(grid.axes)
-    writer.writerow(["strategy", "status", "seeds", *keys, *NAMES, "reason"])
+    head = ["strategy", "status", "seeds", *keys, *NAMES, "reason"]
+    writer.writerow(map(spreadsheet_cell, head))
     for row in rows:
         setting = grid.settings[row.setting]
         numbers = ["" if (value := row.numbers.get(name)) is None else f"{value:.6g}" for name in NAMES]
         seeds = " ".join(map(str, row.seeds))
-        writer.writerow(
-            [row.strategy, row.status, seeds, *(setting[key] for key in keys), *numbers, row.reason]
-        )
+        values = [setting[key] for key in keys]
+        cells = [row.strategy, row.status, seeds, *values, *numbers, row.reason]
+        writer.writerow(map(spreadsheet_cell, cells))
     return file.getvalue()

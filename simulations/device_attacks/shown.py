@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+
+from commonground.terminal import Table
 
 
 def span(cell: Mapping[str, Any]) -> str:
@@ -28,7 +28,7 @@ def certificate_table(found: Mapping[str, Any]) -> Table:
         cells = one["cells"]
         guarded = sum(cell["guard"] for where, cell in cells.items() if where != "none")
         words = [span(cells[where]) for where in found["defences"]]
-        table.add_row(Text(f"{one['code']} {name}"), *words, str(guarded))
+        table.add_row(f"{one['code']} {name}", *words, str(guarded))
     table.add_section()
     table.add_row("shared policy", span(found["shared"]), "", "", "")
     return table

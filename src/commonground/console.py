@@ -7,7 +7,6 @@ Prose and progress go to stderr, results to stdout, or one JSON envelope (docs/e
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,11 +16,11 @@ from typing import Annotated, Any
 import click
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from commonground.errors import CommonGroundError, ConfigError, InputError, InterruptedRunError
 from commonground.mishaps import storage_errors, terminated_as_interrupted
+from commonground.terminal import Table, escaped, escaped_json
 
 SCHEMA_VERSION = "1"
 # Nothing phones home, and nothing is installed at run time, whatever the libraries' own defaults are.
@@ -67,13 +66,14 @@ class Output:
 
     def say(self, text: str) -> None:
         """A line of prose, to stderr."""
-        self.err.print(text, markup=False, soft_wrap=True)
+        self.err.print(escaped(text), markup=False, soft_wrap=True)
 
     def show(self, *things: str | Table) -> None:
         """A result for people; left out when the envelope is asked for."""
         if not self.as_json:
             for thing in things:
-                self.out.print(thing, markup=False, soft_wrap=isinstance(thing, str))
+                shown = escaped(thing) if isinstance(thing, str) else thing
+                self.out.print(shown, markup=False, soft_wrap=isinstance(thing, str))
 
     def done(self, data: dict[str, Any]) -> None:
         """The envelope of a command that worked."""
@@ -104,7 +104,7 @@ class Output:
             self.say(f"hint: {error.hint}")
 
     def _envelope(self, fields: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION} | fields, ensure_ascii=False) + "\n")
+        sys.stdout.write(escaped_json({"schema_version": SCHEMA_VERSION} | fields) + "\n")
         sys.stdout.flush()
 
 

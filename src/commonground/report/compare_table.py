@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from commonground.report.compare_view import asked
 from commonground.report.words import SPACE, percent
+from commonground.terminal import Table
 
 SHOWN = {
     "personal_taste": "taste",
@@ -35,14 +34,14 @@ def compare_table(found: Mapping[str, Any]) -> Table:
     )
     table.add_column("strategy", overflow="fold")
     for key in found["axes"]:
-        table.add_column(Text(key.rsplit(".", 1)[-1]), justify="right")
+        table.add_column(key.rsplit(".", 1)[-1], justify="right")
     for head in shown.values():
         table.add_column(head, justify="right", no_wrap=True)
     for row in found["rows"]:
-        setting = [Text(value) for value in found["settings"][row["setting"]]["values"].values()]
+        setting = list(found["settings"][row["setting"]]["values"].values())
         numbers = row["numbers"]
         cells = [percent(numbers.get(key)).removesuffix(f"{SPACE}%") for key in shown]
         if row["status"] != "done":
             cells[0] = row["status"]
-        table.add_row(Text(row["strategy"]), *setting, *cells)
+        table.add_row(row["strategy"], *setting, *cells)
     return table

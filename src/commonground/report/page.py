@@ -17,6 +17,7 @@ from typing import Any
 
 from commonground.errors import StorageError
 from commonground.report.view import part_view
+from commonground.terminal import escaped
 
 
 def build_page(parts: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> None:
@@ -83,10 +84,16 @@ def environment() -> Any:
     return Environment(
         loader=PackageLoader("commonground.report", "templates"),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def shown(value: Any) -> Any:
+    """A value as a page writes it: of a text, what moves a terminal that prints the page is escaped."""
+    return escaped(value) if type(value) is str else value
 
 
 def embeddable(values: Any) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from commonground.report.figures import order
 from commonground.report.words import MISSING, SPACE, label, mapping, number, percent, span
+from commonground.terminal import Table
 
 
 def headline_table(result: Mapping[str, Any]) -> Table:
@@ -39,7 +38,7 @@ def headline_table(result: Mapping[str, Any]) -> Table:
         cells = [_cell(taste), _short(taste.get("worst_decile"))]
         cells += [_short(taste.get("minority"))] if minority else []
         cells.append(_cell(safety))
-        table.add_row(Text(label(policy)), *cells, style="bold" if policy == "personal" else "")
+        table.add_row(label(policy), *cells, style="bold" if policy == "personal" else "")
     return table
 
 
