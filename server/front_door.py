@@ -25,8 +25,8 @@ from pathlib import Path
 
 from commonground.errors import InputError
 from commonground.files import write_atomically
+from commonground.server.address import split_address
 from commonground.server.limits import OTHER, Limits
-from commonground.server.setup import split_address
 from commonground.server.state import Study
 from commonground.study.enrolment import MOST, PATH
 from commonground.study.public_parts import PATH as PARTS

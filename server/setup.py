@@ -31,6 +31,7 @@ from commonground.mishaps import storage_errors
 from commonground.own_folders import make_draft, remove_draft, sweep_drafts, unmark
 from commonground.recipe import make_plan, resolve
 from commonground.rules import value_of
+from commonground.server.address import split_address
 from commonground.server.audit import Audit
 from commonground.server.bundle import write_bundle
 from commonground.server.certificates import make_certificates
@@ -151,34 +152,6 @@ def _check_rounds(wanted: Wanted, config: Config) -> None:
         )
     if not 0 <= wanted.min_online <= config.people:
         raise InputError(f"--min-online is {wanted.min_online}; accepted: 0 to {config.people}, all people")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """(host, port) of `host:port`; raises `InputError`."""
-    host, colon, port = address.rpartition(":")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise InputError(
-            f"address is {address!r}; accepted: HOST:PORT, an IPv6 address in brackets", hint="[::1]:8443"
-        )
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or any(c.isspace() or c in "/;{}\"'$\\" for c in host) or not port.isascii():
-        raise InputError(f"address is {address!r}; accepted: HOST:PORT")
-    if not host.isascii():  # no certificate can hold it
-        raise InputError(
-            f"address is {address!r}; accepted: HOST in ASCII letters",
-            hint=f"write a name in another script as the network does, such as {_network_name(host)}",
-        )
-    if not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise InputError(f"address is {address!r}; accepted: HOST:PORT with a port from 1 to 65535")
-    return host, int(port)
-
-
-def _network_name(host: str) -> str:
-    """A name as it is looked up."""
-    try:
-        return host.encode("idna").decode()
-    except UnicodeError:
-        return "xn--..."
 
 
 def study_config(wanted: Wanted) -> Config:

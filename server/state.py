@@ -29,7 +29,6 @@ from commonground.config import Config
 from commonground.errors import InputError, RunFolderError
 from commonground.files import write_atomically
 from commonground.manifest import Manifest
-from commonground.privacy.statement import statement
 from commonground.server.places import places_refused, refuse
 from commonground.server.processes import same_process
 from commonground.server.shown import (
@@ -315,6 +314,8 @@ class Study:
 
     def statement(self) -> str:
         """The privacy statement of the study."""
+        from commonground.privacy.statement import statement
+
         released = ["the sealed updates of the shared adapter, each covered by the claim above"]
         claim = self.terms.claim
         return statement(

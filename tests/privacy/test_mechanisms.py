@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from commonground.errors import InputError
+from commonground.privacy.accounting import flip_probability
 from commonground.privacy.mechanisms import (
     clip_per_pair,
-    flip_probability,
     gaussian_noise,
     noisy_mean,
     poisson_rows,

@@ -298,3 +298,10 @@ default_delta = largest_delta
 def delta_is_meaningful(units: int, delta: float) -> bool:
     """Whether delta is small enough for a claim over so many units."""
     return delta <= largest_delta(units) * (1 + 1e-9)
+
+
+def flip_probability(epsilon: float) -> float:
+    """Probability 1/(1+e^epsilon) with which randomised response reports the other answer (Warner 1965)."""
+    if not epsilon > 0:
+        raise InputError(f"epsilon is {epsilon!r}; a number above 0, or inf, is needed")
+    return math.exp(-epsilon) / (1 + math.exp(-epsilon))

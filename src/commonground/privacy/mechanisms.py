@@ -212,13 +212,6 @@ def gaussian_noise(
     return {n: np.stack(rows[n]) if rows[n] else np.zeros((0, *shape)) for n, shape in shapes.items()}
 
 
-def flip_probability(epsilon: float) -> float:
-    """Probability 1/(1+e^epsilon) with which randomised response reports the other answer (Warner 1965)."""
-    if not epsilon > 0:
-        raise InputError(f"epsilon is {epsilon!r}; a number above 0, or inf, is needed")
-    return math.exp(-epsilon) / (1 + math.exp(-epsilon))
-
-
 def randomised_response(
     shape: int | tuple[int, ...], probability: float, generator: np.random.Generator
 ) -> np.ndarray:
@@ -229,7 +222,7 @@ def randomised_response(
 
     Args:
         shape: of the choices.
-        probability: `flip_probability` of the epsilon that is claimed.
+        probability: `accounting.flip_probability` of the epsilon that is claimed.
         generator: uniform draws in steps of 2^-53; both reports of a choice stay possible down to that.
     """
     if not 0 <= probability < 0.5:

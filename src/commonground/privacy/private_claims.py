@@ -16,9 +16,9 @@ from commonground.privacy.accounting import (
     delta_is_meaningful,
     epsilon_composed,
     epsilon_together,
+    flip_probability,
     noise_for,
 )
-from commonground.privacy.mechanisms import flip_probability
 
 MECHANISMS = ("dp_sgd", "label")
 NOMINAL = "nominal: what the same noise would give if delta meant something, as it does over many people"
