@@ -12,7 +12,6 @@ from typing import Any
 
 from commonground.comparisons import TAGS
 from commonground.config import Config
-from commonground.losses import LOSSES
 from commonground.privacy.adaptive_clip import LEAST_COHORT
 from commonground.privacy.banded import largest_band
 
@@ -61,8 +60,11 @@ def choices(config: Config) -> Iterator[Fault]:
     for key, known in accepted.items():
         if value_of(config, key) not in known:
             yield key, f"found {value_of(config, key)!r}; accepted: {', '.join(known)}"
-    if config.loss.name is not None and config.loss.name not in LOSSES:
-        yield "loss.name", f"found {config.loss.name!r}; known losses: {', '.join(sorted(LOSSES))}"
+    if config.loss.name is not None:
+        from commonground.losses import LOSSES  # loads torch, which takes seconds
+
+        if config.loss.name not in LOSSES:
+            yield "loss.name", f"found {config.loss.name!r}; known losses: {', '.join(sorted(LOSSES))}"
     wrong = [tag for tag in config.shared.tags if tag not in TAGS]
     if wrong or "safety" not in config.shared.tags or len(set(config.shared.tags)) != len(config.shared.tags):
         yield "shared.tags", f"found {config.shared.tags}; accepted: [safety] or [safety,taste]"

@@ -15,9 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import betaln
-from scipy.stats import beta
 
 from commonground.errors import InputError
 
@@ -27,13 +25,13 @@ INFORMATIVE = 0.3  # true minus false positive rate that a judge must have
 def upper(events: int, trials: int, alpha: float = 0.05) -> float:
     """One-sided Clopper-Pearson bound: P(true rate > bound) <= alpha; 1 without trials."""
     _check(events, trials, alpha)
-    return 1.0 if events == trials else float(beta.ppf(1 - alpha, events + 1, trials - events))
+    return 1.0 if events == trials else _beta_quantile(1 - alpha, events + 1, trials - events)
 
 
 def lower(events: int, trials: int, alpha: float = 0.05) -> float:
     """One-sided Clopper-Pearson bound: P(true rate < bound) <= alpha; 0 without trials."""
     _check(events, trials, alpha)
-    return 0.0 if events == 0 else float(beta.ppf(alpha, events, trials - events + 1))
+    return 0.0 if events == 0 else _beta_quantile(alpha, events, trials - events + 1)
 
 
 def zero_failures(rate: float, alpha: float = 0.05) -> int:
@@ -219,6 +217,8 @@ def _evidence(p: float, events: int, trials: int) -> float:
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
     if function(high) <= 0:
         return high
+    from scipy.optimize import brentq  # takes half a second to load
+
     return low if function(low) >= 0 else float(brentq(function, low, high, xtol=1e-12))
 
 
@@ -227,3 +227,9 @@ def _check(events: int, trials: int, alpha: float) -> None:
         raise InputError(f"{events} events in {trials} trials; accepted: 0 <= events <= trials")
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha}; accepted: between 0 and 1, e.g. 0.05")
+
+
+def _beta_quantile(level: float, a: float, b: float) -> float:
+    from scipy.stats import beta  # takes a second to load, and every command of a device reads this file
+
+    return float(beta.ppf(level, a, b))
