@@ -9,6 +9,7 @@ damaged store.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -185,7 +186,9 @@ def change_passphrase(folder: Path, old: str | None, new: str) -> None:
             f"the store in {folder} is behind a passphrase, and the old one was not given",
             hint="give the old passphrase, then the new one",
         )
-    set_passphrase(folder, open_key(folder, old), new)
+    with (folder / NAME).open("rb") as held:  # of two changes at once, the second finds the first one's
+        fcntl.flock(held, fcntl.LOCK_EX)
+        set_passphrase(folder, open_key(folder, old), new)
 
 
 def destroy_key(folder: Path) -> str:

@@ -319,6 +319,7 @@ def place_words(place: dict[str, Any], folder: Path) -> str:
 
 def _detached(folder: Path, bind: str) -> int:
     """Start the supervisor in the background and wait until its front door is open; its process id."""
+    from commonground.child_environment import child_environment
     from commonground.server.state import Study
     from commonground.server.supervisor import ready
 
@@ -328,7 +329,7 @@ def _detached(folder: Path, bind: str) -> int:
     with path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "commonground.server.supervisor", str(study.folder), bind],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=child_environment(),
         )  # fmt: skip
     end = time.monotonic() + STARTS
     while time.monotonic() < end:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from commonground.child_environment import child_environment
+
 FIRST, LONGEST = 0.5, 30.0  # seconds of the pause before a new start
 LARGEST = 50_000_000  # bytes of a log
 STEADY = 60.0  # seconds after which a process counts as well again
@@ -67,7 +69,7 @@ class Kept:
         name: what the operator is told.
         command: gives the command line of the next start.
         log: where its output goes, appended.
-        environment: beside this process's own.
+        environment: beside the harmless part of this process's own.
         death: the signal that it gets when this process dies. SIGKILL, unless it has children of its own.
     """
 
@@ -104,7 +106,7 @@ class Kept:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | dict(self._environment),
+                env=child_environment(self._environment),
                 cwd=self._log.parent,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
             )

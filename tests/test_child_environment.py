@@ -5,11 +5,13 @@ The class: a secret, or an instruction, that travels because everything travels.
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from toy_sinks import calls, sources
 
 import commonground
 from commonground.child_environment import KEYRING, PROXIES, child_environment
@@ -46,3 +48,24 @@ def test_of_the_python_path_only_the_place_of_this_program_is_left(more: list[st
     here = str(Path(commonground.__file__).resolve().parent.parent)
     found = child_environment(source={"PYTHONPATH": os.pathsep.join([*more, here, sys.prefix])})
     assert found["PYTHONPATH"] == here
+
+
+# A researcher's own runs, on her machine, from her shell: her strategies are found by her PYTHONPATH.
+HERS = {
+    ("simulations/parts.py", "os.environ | {'OMP_NUM_THREADS': '1'}"),
+    ("simulations/bench/deployed.py", "environment"),
+    ("simulations/bench/point.py", "os.environ | quiet"),
+    ("simulations/bench/study.py", None),
+}
+
+
+def test_every_process_that_a_device_or_a_server_starts_is_told_what_is_on_the_list() -> None:
+    starts = ("Popen", "run", "check_call", "check_output", "call")
+    found = set()
+    for file, call in calls(sources(), *starts):
+        if ast.unparse(call.func).startswith("subprocess."):
+            told = [ast.unparse(word.value) for word in call.keywords if word.arg == "env"]
+            found.add((file, told[0] if told else None))
+    listed = {(file, told) for file, told in found if (told or "").startswith("child_environment(")}
+    assert {file for file, _ in listed} == {"client/child.py", "server/commands.py", "server/processes.py"}
+    assert found - listed == HERS

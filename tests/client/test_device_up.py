@@ -103,6 +103,58 @@ def test_a_second_device_on_the_profile_is_one_line(device: Device) -> None:
     ]
 
 
+def failed(device: Device, *words: str, **variables: str) -> list[str]:
+    done = subprocess.run(
+        [*CLI, *words, "--profile", str(device.profile.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=device.environment | variables,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()
+
+
+def test_the_cap_of_the_private_adapter_is_set_by_command(device: Device) -> None:
+    before = device.owner(lambda owner: owner.ledger())["private"]["cap"]
+    for words in ("0", "nan", "much"):
+        assert "is no number above 0" in " ".join(failed(device, "private-cap", words))
+    assert device.owner(lambda owner: owner.ledger())["private"]["cap"] == before
+    device.call("private-cap", "3.5")
+    assert device.owner(lambda owner: owner.ledger())["private"]["cap"] == 3.5
+    device.call("private-cap", "inf")
+
+
+def test_consent_is_withdrawn_by_command_and_given_again(device: Device) -> None:
+    assert "nothing was changed" not in " ".join(map(str, device.call("withdraw", "--yes").values()))
+    found = device.call("status")
+    assert not found["vault"]["consented"]
+    assert "consent" in found["words"]
+    device.owner(lambda owner: owner.accept(owner.consent()["offer"]["digest"], 8.0))
+    assert device.call("status")["vault"]["consented"]
+
+
+def test_the_passphrase_is_changed_by_command(device: Device, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.write_text("five other words that suffice")
+    new.chmod(0o600)
+    old = device.environment["COMMONGROUND_PASSPHRASE_FILE"]
+    told = {"COMMONGROUND_NEW_PASSPHRASE_FILE": str(new)}
+    again = {"COMMONGROUND_NEW_PASSPHRASE_FILE": old}
+    assert "nothing was changed" in failed(device, "passphrase", **again)[0]
+    device.environment |= told
+    assert device.call("passphrase")["ways"] == ["passphrase"]
+    # The vault that runs was opened with the old one, and goes on; a command needs the new one.
+    assert "passphrase" in failed(device, "pause")[0]
+    device.environment |= {"COMMONGROUND_PASSPHRASE_FILE": str(new)} | again
+    assert device.call("status")["running"]
+    assert device.call("pause")["paused"]
+    assert device.call("passphrase")["ways"] == ["passphrase"]
+    device.environment |= {"COMMONGROUND_PASSPHRASE_FILE": old}
+    assert not device.call("resume")["paused"]
+
+
 def test_everything_is_exported(device: Device, tmp_path: Path) -> None:
     found = device.call("export", str(tmp_path / "mine.zip"))
     assert (tmp_path / "mine.zip").stat().st_size == found["bytes"]

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keyring
@@ -11,7 +12,7 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked, PasswordDeleteError
 
 from commonground.client import keys
-from commonground.client.keys import destroy_key, make_key, open_key, set_passphrase, ways
+from commonground.client.keys import change_passphrase, destroy_key, make_key, open_key, set_passphrase, ways
 from commonground.client.store import Store
 from commonground.client.takeout import erase
 from commonground.errors import InputError, StorageError
@@ -297,3 +298,14 @@ def test_the_key_goes_first_where_erasing_is_cut_short(
         open_key(tmp_path, WORDS)
     erase(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_changes_at_once_one_holds_and_the_other_is_told(tmp_path: Path) -> None:
+    make_key(tmp_path, WORDS, keyring=False)
+    wanted = [f"{WORDS} number {k}" for k in range(4)]
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        done = [pool.submit(change_passphrase, tmp_path, WORDS, new) for new in wanted]
+    held = [new for new, one in zip(wanted, done, strict=True) if one.exception() is None]
+    assert len(held) == 1
+    assert all(isinstance(one.exception(), InputError | None) for one in done)
+    open_key(tmp_path, held[0])

@@ -1,4 +1,4 @@
-"""End to end: three devices with tastes of their own, TLS, authentication, five rounds of `reward`.
+"""End to end: three devices with tastes of their own, TLS, authentication, three rounds of `reward`.
 
 Every device speaks through a proxy that ends TLS and writes down each byte. What comes out is bit for bit the
 in-process simulation; nothing private is in what was sent; what was sent is in receipts and ledger.
@@ -21,12 +21,13 @@ from commonground.client.learner import Learner, understand
 from commonground.server.front_door import FLEET
 
 pytestmark = pytest.mark.slow
-ROUNDS = 5
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    with whole_study(tmp_path_factory.mktemp("study"), [f"rounds={ROUNDS}"]) as found:
+    sizes = [f"rounds={ROUNDS}"]
+    with whole_study(tmp_path_factory.mktemp("study"), sizes) as found:
         yield found
 
 

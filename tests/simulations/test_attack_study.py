@@ -130,6 +130,7 @@ def test_a_study_that_was_stopped_finds_the_same(
     json.dumps(whole)
 
 
+@pytest.mark.night
 def test_the_table_has_every_attack_under_every_defence_and_the_cost_beside_it(
     found: AttackStudy,
 ) -> None:

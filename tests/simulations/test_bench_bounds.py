@@ -226,7 +226,7 @@ def test_what_is_printed_and_drawn_says_what_was_found(found: CostCurve) -> None
     assert json.loads(json.dumps(found.to_dict()))["mechanisms"][0]["factor"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_small_run_of_a_tiny_model_is_the_same_each_time_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,17 +40,21 @@ def until(
         limit: seconds.
     """
     end, last = time.monotonic() + limit, ""
+
+    def told() -> str:
+        return f"{what if isinstance(what, str) else what()}{last}"
+
     while True:
-        ended = alive is not None and not _lives(alive)
+        ended, began = alive is not None and not _lives(alive), time.monotonic()
         try:
             if found := happened():
                 return found
         except unless as error:
             last = f": {error}"
-        told = what if isinstance(what, str) else what()
-        assert not ended, f"who should bring it about has ended: {told}{last}"
-        assert time.monotonic() < end, f"it did not happen within {limit:g} s: {told}{last}"
-        time.sleep(0.02)
+        assert not ended, f"who should bring it about has ended: {told()}"
+        assert time.monotonic() < end, f"it did not happen within {limit:g} s: {told()}"
+        # A look that costs much is taken more rarely: what is waited for needs the processor.
+        time.sleep(min(1.0, max(0.02, 9 * (time.monotonic() - began))))
 
 
 def ended(process: subprocess.Popen[Any] | psutil.Process) -> int:
