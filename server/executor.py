@@ -122,11 +122,11 @@ class Executor:
             self._study.set_fact(TROUBLE, error.message)
             details = error.error_code
         finally:
+            with suppress(RuntimeError):  # first: a beat of a task that has ended is a SIGINT
+                heartbeat.stop()
             with suppress(Exception):  # the SuperLink may be gone; its own clock ends the task then
                 grid._retry_invoker.max_tries = 1
                 grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=ended, details=details))
-            with suppress(RuntimeError):
-                heartbeat.stop()
             grid.close()
 
 

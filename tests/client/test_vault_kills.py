@@ -22,6 +22,7 @@ from toy_vault import bytes_of, process
 from commonground.client import vault_device
 from commonground.client.device_ledger import STEPS, DeviceLedger
 from commonground.client.owner import OwnerClient
+from commonground.client.private_ledger import PrivateLedger
 from commonground.client.sockets import NODE, socket_folder
 from commonground.client.store import NAME as STORE
 from commonground.client.store import Store
@@ -123,3 +124,39 @@ def test_a_vault_that_is_killed_over_a_message_and_started_again_loses_no_round(
             assert answer.result(LIMIT) is not None
             assert [row["status"] for row in owner.ledger()["entries"]] == ["committed"]
             owner.close()
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("step", ["fit charged", "fit learned", "fit saved"])
+def test_a_fit_that_is_killed_is_charged_once_and_made_again_with_the_same_noise(
+    tmp_path: Path, step: str
+) -> None:
+    """Whatever a killed fit has shown is what the next one shows: one charge covers both."""
+    config = toy_vault.study_config(
+        model__base=str(save_encoder(tmp_path / "model")), privacy__private__epsilon=8.0
+    )
+    offer, folder = toy_vault.offer_of(config), tmp_path / "p"
+    joined(folder, offer)
+    with process(folder, step) as child:
+        agreed(folder, offer)
+        owner = ready(folder)
+        for k in range(4):
+            owner.add(f"which tea {k}", f"green {k}", f"black {k}", "taste")
+        with pytest.raises(CommonGroundError):
+            owner.refit()
+        assert ended(child) == -signal.SIGKILL
+    with Store(folder / STORE, toy_vault.KEY) as store:
+        store.check()
+        assert [fit["status"] for fit in PrivateLedger(store).fits()] == ["reserved"]
+        assert store.adapters.all() == []  # the version and its commit are one transaction
+    states = []
+    with process(folder):
+        owner = ready(folder)
+        owner.refit()
+        assert owner.status()["private"]["account"]["charged"] == 1
+        owner.close()
+    with Store(folder / STORE, toy_vault.KEY) as store:
+        assert [fit["status"] for fit in PrivateLedger(store).fits()] == ["committed"]
+        [version] = store.adapters.all()
+        states.append(store.adapters.state(version.version))
+    assert all(state for state in states)

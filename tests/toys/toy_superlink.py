@@ -13,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -22,9 +22,14 @@ from flwr.app import Message
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
@@ -162,12 +167,20 @@ class Run:
 
     def __init__(self, link: SuperLink, token: str) -> None:
         self._grid = HttpGrid(link.address, root_certificates=link.ca, token=token)
-        self._beats = HeartbeatSender(make_task_heartbeat_fn_http(self._grid._runtime_client))
+        self._heart = HttpGrid(link.address, root_certificates=link.ca, token=token)._runtime_client
+        self._heart._retry_invoker.should_giveup = lambda error: True
+        self._beats = HeartbeatSender(self._beat)
         task = self._grid._runtime_client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
         TaskIdentity.node_id = task.context.node_id
         self._grid.set_run(run_from_proto(task.run))
         self._beats.start()
+
+    def _beat(self) -> bool:
+        """Flower's own would send this process, which is pytest, a SIGINT where the run is known no more."""
+        with suppress(Exception):
+            self._heart.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        return True
 
     def ask(self, message: Message, timeout: float = 120.0) -> Message:
         """One message and its answer."""
@@ -177,6 +190,9 @@ class Run:
 
     def close(self) -> None:
         """End the run."""
-        self._grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED))
         self._beats.stop()
-        self._grid.close()
+        self._heart.close()
+        try:
+            self._grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED))
+        finally:
+            self._grid.close()
