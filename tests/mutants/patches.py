@@ -69,7 +69,7 @@ PATCHES: tuple[Patch, ...] = (
     _mechanisms("the coins are twice as likely", "return np.asarray(generator.random(count) < rate)", "return np.asarray(generator.random(count) < 2 * rate)"),
     _mechanisms("draws of a fixed size", "return np.asarray(generator.random(count) < rate)", "return np.asarray(generator.permutation(count) < rate * count)"),
     _mechanisms("labels are flipped half as often", "return np.asarray(generator.random(shape) < probability)", "return np.asarray(generator.random(shape) < probability / 2)"),
-    _mechanisms("the flip probability forgets the 1", "return math.exp(-epsilon) / (1 + math.exp(-epsilon))", "return math.exp(-epsilon) / 2"),
+    _accounting("the flip probability forgets the 1", "return math.exp(-epsilon) / (1 + math.exp(-epsilon))", "return math.exp(-epsilon) / 2", "privacy/test_mechanisms.py"),
     _clipping("no clip of one update", "factor = 1.0 if norm <= clip else clip / norm", "factor = 1.0", "simulations/test_devices.py"),
     _clipping("the clip of one update is off by sqrt 2", "factor = 1.0 if norm <= clip else clip / norm", "factor = 1.0 if norm <= clip else 2**0.5 * clip / norm", "simulations/test_devices.py"),
     _clipping("no clip of many updates", "factors = np.where(finite & (norms > clip), clip / norms, 1.0)", "factors = np.where(finite & (norms > clip), 1.0, 1.0)", "simulations/test_fleet.py"),
