@@ -211,8 +211,8 @@ def test_what_is_printed_and_drawn_says_what_was_found(found: CostCurve) -> None
         == "personal answers that the guard held back there: 2 of 16, to 1 of 8 (0.3 to 52.7 %) prompts"
     )
     each, together = (one for one in bounds_view.tables(found)[2:4] if not isinstance(one, str))
-    assert [list(column.cells)[1] for column in each.columns][1:] == ["88", "88"]
-    assert [list(column.cells)[2] for column in together.columns][3:] == ["3.72"]
+    assert [str(list(column.cells)[1]) for column in each.columns][1:] == ["88", "88"]
+    assert [str(list(column.cells)[2]) for column in together.columns][3:] == ["3.72"]
     page = bounds_plot.page(found)
     assert "<b>tokens</b>" not in page
     assert not re.search(r"<(?:script|link|img)\b[^>]*(?:src|href)=", page)
