@@ -319,25 +319,43 @@ def config_check(
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[Path, typer.Argument(help="A rating folder, a pair file or a data set folder.")],
+    path: Annotated[Path, typer.Argument(help="A file or folder of comparisons or ratings.")],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(help="Where ours stands: person=user_id, again for each; or {person: user_id}."),
+    ] = None,
+    verdicts: Annotated[
+        list[str] | None,
+        typer.Option(help="What a verdict says: 1=a, again for each; a, b, tie, both bad, skip."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="The shape, where it should not be recognised.")] = "",
+    min_gap: Annotated[float | None, typer.Option(help="Ratings: least difference of a comparison.")] = None,
+    missing: Annotated[
+        list[float] | None, typer.Option(help="Ratings: a number that means that there is none.")
+    ] = None,
     format: Format = "text",
 ) -> None:
-    """Read a source and count what is usable and what is not, with line numbers.
+    """Read a source as a run would: what is used, what is not, what remains, and the line to run it with.
 
-    Example: `commonground data check ratings-folder`
+    Example: `commonground data check battles.jsonl --columns person=voter`
     """
 
     def work(output: Output) -> dict[str, Any]:
-        from commonground.data.check import check_path
+        from commonground.data.check import Given, check_path
+        from commonground.data.check_words import check_lines
+        from commonground.overrides import read_map
 
-        found = check_path(path)
-        for key, value in found.items():
-            if key not in ("bad_rows", "config") and value not in ("", {}):
-                words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-                output.show(f"{key.replace('_', ' ')}: {words}")
-        bad = found.get("bad_rows") or {}
-        output.show(f"bad rows: {bad.get('count', 0)}", *(f"  {line}" for line in bad.get("first", ())))
-        output.show("use it with:", *(f"  {line}" for line in found.get("config", ())))
+        found = check_path(
+            path,
+            Given(
+                read_map("--columns", columns or []),
+                read_map("--verdicts", verdicts or []),
+                preset,
+                min_gap,
+                tuple(missing or ()),
+            ),
+        )
+        output.show(*check_lines(found))
         return found
 
     run_command(format, work)

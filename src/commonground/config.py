@@ -41,13 +41,15 @@ class ModelConfig:
 
 @dataclass
 class SourceConfig:
-    """A source of comparisons. `columns` maps our names to the file's (hub, pairs)."""
+    """A source of comparisons; docs/configuration.md says what each key means."""
 
     source: str = "starter"
     path: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     preset: str = ""
     min_gap: float = 4.0
+    verdicts: dict[str, str] = field(default_factory=dict)
+    missing: list[float] = field(default_factory=list)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commonground.config import Config
+from commonground.errors import InputError
 from commonground.plain import shown, text_fault
 
 # What YAML reads as a number in another base than ten: octal, hexadecimal, binary, sexagesimal.
@@ -55,6 +57,32 @@ def read_override(override: str, *, lists: bool = False) -> tuple[str, Any]:
     except (OmegaConfBaseException, yaml.YAMLError, TypeError, RecursionError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OverrideError(f"{shown(override)} cannot be read: {said}") from error
+
+
+def read_map(option: str, words: Sequence[str]) -> dict[str, str]:
+    """A map of texts from repeated `name=value`, or from one `{name: value}` as in a configuration.
+
+    Raises:
+        InputError: a word is neither.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        if fault := text_fault(word):
+            raise InputError(f"{option} holds {fault}")
+        if word.strip().startswith("{"):
+            try:
+                value = yaml.load(word, Loader=yaml.BaseLoader)
+            except (yaml.YAMLError, RecursionError):
+                value = None
+            if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+                raise InputError(f"{option} {shown(word)} cannot be read; accepted: {{name: value, ...}}")
+            found |= {str(name): one for name, one in value.items()}
+            continue
+        name, sign, value = word.partition("=")
+        if not sign or not name.strip():
+            raise InputError(f"{option} {shown(word)} is no assignment; accepted: name=value")
+        found[name.strip()] = value
+    return found
 
 
 DECIMAL = "numbers in decimal digits without a 0 before them; a text in quotes"

@@ -40,33 +40,34 @@ def test_named_people_are_counted(write_jsonl: Write) -> None:
     assert check_path(write_jsonl(rows))["people"] == 3
 
 
-def test_csv_and_prism_are_for_the_hub_source(tmp_path: Path, write_jsonl: Write) -> None:
+def test_csv_and_prism_are_recognised(tmp_path: Path, write_jsonl: Write) -> None:
     csv = tmp_path / "x.csv"
-    csv.write_text("chosen,rejected\na,b\n")
-    assert check_path(csv)["source"] == "hub"
+    csv.write_text("prompt,chosen,rejected\n" + "".join(f"p{n},a{n},b{n}\n" for n in range(8)))
+    assert check_path(csv)["source"] == "pairs"
     rows = [
         {"user_id": "u", "conversation_id": "c", "turn": 0, "user_prompt": "q", "model_response": f"a{n}",
          "score": n, "if_chosen": n == 1}
         for n in range(2)
     ]  # fmt: skip
-    found = check_path(write_jsonl(rows, "prism/utterances.jsonl").parent)
-    assert (found["source"], found["preset"], found["usable"], found["people"]) == ("hub", "prism", 1, 1)
-    assert all(line.endswith("preset=prism") for line in found["config"])
+    people = [{**row, "user_id": f"u{k}", "user_prompt": f"q{k}"} for k in range(6) for row in rows]
+    found = check_path(write_jsonl(people, "prism/utterances.jsonl").parent)
+    assert (found["source"], found["usable"], found["people"]) == ("pairs", 6, 6)
+    assert "PRISM" in found["shape"]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.csv", "a,b\n1,2\n", "no source we know; columns found: 'a', 'b'; needed: person, item, rating"),
-        ("ratings.csv", "a,b\n1,2\n", "columns found: 'a', 'b'"),
-        ("x.csv", "a,b\n", "columns found: 'a', 'b'"),
-        ("my.csv", "person,item,rating\nu,i,1\n", "must be called ratings.csv"),
+        ("x.csv", "a,b\n1,2\n", "two answers, 'a' and 'b', and no verdict that we know by name"),
+        ("ratings.csv", "c,d\n1,2\n", "found: 'c', 'd'; recognised: chosen and rejected"),
+        ("x.csv", "a,b\n", "is empty: it has no rows"),
+        ("my.csv", "person,item,rating\nu,i,1\n", "no texts of its items"),
         ("x.jsonl", '{"chosen": 3}\n', "no column 'rejected'; found: 'chosen'"),
         ("x.jsonl", "", "is empty"),
         ("x.csv", "", "is no source we know|is empty"),
-        ("x.jsonl", "nonsense\n", "no usable row: x.jsonl:1: not JSON"),
+        ("x.jsonl", "nonsense\n", r"no usable row: not JSON \(1 rows\)"),
         ("x.jsonl", '{"chosen": "a", "rejected": 3}\n', "rejected is not a text"),
-        ("x.bin", "x", "no source we know: .bin"),
+        ("x.bin", "x", r"no data file we know \(\.bin\); accepted: JSON lines"),
         ("folder/readme.txt", "x", "holds no data file"),
     ],
 )

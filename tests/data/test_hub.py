@@ -177,8 +177,8 @@ def test_progress_bars_come_back() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.parquet", b"not parquet", "cannot be read as parquet"),
-        ("x.txt", b"hello", "is not a data file we know"),
+        ("x.parquet", b"not parquet", "is no data file we know"),
+        ("x.txt", b"hello", "is no data file we know"),
         ("x.json", b"[1, 2", "is not JSON"),
         ("x.json", b"[1, 2]", r"not a JSON object \(2 rows\)"),
         ("x.csv", b"", "is empty"),

@@ -87,7 +87,7 @@ def test_a_turn_without_one_chosen_answer_ends_the_conversation(write_jsonl: Wri
     [
         ("user_id", None, "user_id is missing"),
         ("turn", "first", "turn is not a whole number"),
-        ("if_chosen", "yes", "if_chosen is not true or false"),
+        ("if_chosen", "perhaps", "if_chosen is not true or false"),
         ("model_response", 3, "model_response is not a text"),
         ("user_prompt", "", "user_prompt is missing"),
     ],

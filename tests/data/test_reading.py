@@ -34,9 +34,9 @@ def test_gzip_is_unpacked_and_half_a_file_is_an_error(tmp_path: Path) -> None:
     half.write_bytes(whole[: len(whole) // 2])
     plain.write_bytes(b'{"a": 1}\n')
     assert len(list(json_rows(good, BadRows()))) == 1000
-    for path in (half, plain):
-        with pytest.raises(DataError, match="not a whole gzip file"):
-            list(json_rows(path, BadRows()))
+    assert len(list(json_rows(plain, BadRows()))) == 1  # its content is what counts, not its name
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        list(json_rows(half, BadRows()))
 
 
 def test_csv_rows_give_the_header_first_and_count_uneven_rows(tmp_path: Path) -> None:

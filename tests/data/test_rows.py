@@ -4,7 +4,8 @@ import pytest
 
 from commonground.comparisons import MAX_TEXT
 from commonground.data.feedback import BadRows
-from commonground.data.rows import SILENT, RowError, to_pair, to_pairs
+from commonground.data.rows import SILENT, to_pair, to_pairs
+from commonground.data.values import RowError
 from commonground.errors import DataError
 
 NAMES = {name: name for name in ("prompt", "chosen", "rejected", "person", "group")}
@@ -96,10 +97,10 @@ def test_bad_rows_are_counted_with_place_and_an_empty_reply_is_left_out() -> Non
         ("f:2", {"chosen": 3, "rejected": "b"}),
         ("f:3", {"chosen": "\n\nHuman: Q\n\nAssistant: ", "rejected": "\n\nHuman: Q\n\nAssistant: Ok"}),
     ]
-    pairs, left_out = to_pairs(rows, {}, bad, "f")
-    assert len(pairs) == 1
+    read = to_pairs(rows, {}, bad, "f")
+    assert len(read.rows) == 1
     assert bad.first == ["f:2: chosen is not a text (found '3')"]
-    assert left_out == {SILENT: 1}
+    assert read.left_out == {SILENT: 1}
 
 
 def test_a_column_that_no_row_has_is_one_error_with_the_nearest_name() -> None:
@@ -111,7 +112,7 @@ def test_a_column_that_no_row_has_is_one_error_with_the_nearest_name() -> None:
 
 def test_columns_map_our_names_to_the_files() -> None:
     rows = [("f:1", {"winner": "a", "loser": "b", "user": "u"})]
-    pairs, _ = to_pairs(rows, {"chosen": "winner", "rejected": "loser", "person": "user"}, BadRows(), "f")
+    pairs = to_pairs(rows, {"chosen": "winner", "rejected": "loser", "person": "user"}, BadRows(), "f").rows
     assert (pairs[0].chosen, pairs[0].rejected, pairs[0].person) == ("a", "b", "u")
 
 

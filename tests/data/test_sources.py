@@ -33,7 +33,7 @@ def test_the_starter_set_is_built_by_the_population() -> None:
     [
         (SourceSpec("rating", "x"), {}, r"source is 'rating'; accepted: starter.*nearest: 'ratings'"),
         (SourceSpec("pairs", " "), {}, "data.taste.path is empty"),
-        (SourceSpec("pairs", "x", preset="prism"), {}, "only source 'hub' has presets"),
+        (SourceSpec("ratings", "x", preset="prism"), {}, "only sources 'hub' and 'pairs' have presets"),
         (SourceSpec("hub", "x", preset="prisn"), {}, "nearest: 'prism'"),
         (SourceSpec("pairs", "x"), {"split": "warn"}, "data.split is 'warn'.*nearest: 'warm'"),
         (SourceSpec("pairs", "x"), {"people": 1}, "people is 1; at least 2"),

@@ -1,107 +1,138 @@
-"""`commonground data check PATH`: what a path is, what is in it, and which rows are bad."""
+"""`commonground data check PATH`: what a path is, and what a run makes of it, by the run's own loader."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from commonground.data import prism
-from commonground.data.feedback import BadRows
-from commonground.data.hub import read_hub
-from commonground.data.huggingface import SUFFIXES
-from commonground.data.pairs import SUFFIXES as PAIR_SUFFIXES
-from commonground.data.ratings_table import TABLES, read_ratings
-from commonground.data.reading import csv_rows, readable
+from commonground.comparisons import TAGS, Comparison, Tag
+from commonground.config import Config
+from commonground.data.containers import FORMS, recognise, rows_of
+from commonground.data.feedback import BadRows, TagFeedback
+from commonground.data.hub import read_source
+from commonground.data.ratings_files import ITEMS, TABLES, rating_files, read_columns
+from commonground.data.ratings_table import read_ratings
+from commonground.data.reading import readable
 from commonground.data.request import SourceSpec
-from commonground.data.rows import NEEDED, PairRow
+from commonground.data.shapes import read_as
+from commonground.data.sources import load_tag
 from commonground.data.splits import normalise
-from commonground.data.tables import data_files, local_rows
 from commonground.errors import DataError
 
-FORMS = (
-    "ratings: a folder with ratings.csv (person, item, rating) and items.jsonl (item, text); "
-    "pairs: a .jsonl or .jsonl.gz file with chosen and rejected; "
-    "hub: parquet, jsonl or csv with chosen and rejected, or PRISM's utterances"
+SOURCES = (
+    "ratings: a folder with ratings.csv (person, item, rating) and items.jsonl (item, text), or one table "
+    "with a text; pairs: a file or folder with chosen and rejected, two answers and a verdict, or ranked "
+    "answers; "
+    f"in any of {FORMS}"
 )
 
 
-def check_path(path: Path) -> dict[str, Any]:
-    """Read a path as the source that it is, and count.
+@dataclass(frozen=True)
+class Given:
+    """What the user says of a source: as `data.<tag>.*` of a run's configuration."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    preset: str = ""
+    min_gap: float | None = None
+    missing: Sequence[float] = ()
+
+    def spec(self, source: str, path: Path) -> SourceSpec:
+        """The source that a run would be given."""
+        gap = Config().data.taste.min_gap if self.min_gap is None else self.min_gap
+        return SourceSpec(source, str(path), self.columns, self.preset, gap, self.verdicts, self.missing)
+
+    def lines(self, source: str, path: Path, tags: Sequence[Tag], more: Mapping[str, str]) -> list[str]:
+        """The words of a run's command line, quoted for a shell, a line for each tag."""
+        found = []
+        for tag in tags:
+            words = {"source": source, "path": str(path)}
+            words |= {"preset": self.preset} if self.preset else {}
+            words |= {f"columns.{ours}": theirs for ours, theirs in {**more, **self.columns}.items()}
+            if self.verdicts:
+                words["verdicts"] = "{" + ", ".join(f"'{a}': {b}" for a, b in self.verdicts.items()) + "}"
+            if self.min_gap is not None and source == "ratings":
+                words["min_gap"] = f"{self.min_gap:g}"
+            if self.missing:
+                words["missing"] = "[" + ", ".join(f"{value:g}" for value in self.missing) + "]"
+            found.append(" ".join(shlex.quote(f"data.{tag}.{key}={value}") for key, value in words.items()))
+        return found
+
+
+def check_path(path: Path, given: Given | None = None) -> dict[str, Any]:
+    """Read a path as the source that it is, as a run would, and count.
 
     Args:
         path: a file or folder.
+        given: what the user says of it.
 
     Returns:
-        source, preset, path, rows, usable, people (0 = the file names nobody), bad_rows, left_out, config
-        (the lines that use it), and for rating tables items and ratings_per_person.
+        source, path, form (of the container), shape, used (our names -> the file's), unused (columns, with
+        what stands in them), rows, usable, people (named ones; 0 = the file names nobody), run (what one with
+        the default numbers keeps), bad_rows, left_out, notes, config (lines to paste), and for rating tables
+        items, ratings_per_person and spread, for pairs prompts, lengths and format_probe.
 
     Raises:
-        DataError: it does not exist, is no source we know, or has no usable row.
+        DataError: it does not exist, is no source we know, has no usable row, or a run would refuse it.
     """
     with readable(path):
-        return _check(path)
+        return _check(path, given or Given())
 
 
-def _check(path: Path) -> dict[str, Any]:
+def _check(path: Path, given: Given) -> dict[str, Any]:
     if not path.exists():
-        raise DataError(f"{path} does not exist", hint=f"known sources are {FORMS}")
-    if path.is_file() and path.name in TABLES:
-        header = _columns(path)
-        if "person" in header or "rating" in header:
-            path = path.parent
-    if path.is_dir() and any((path / name).is_file() for name in TABLES):
-        return _check_ratings(path)
-    if path.is_file() and not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path} is no source we know: {path.suffix or 'no ending'}", hint=FORMS)
-    columns = _columns(path)
-    if {"user_id", "if_chosen"} <= set(columns):
-        return _check_pairs(path, "hub", "prism")
-    if any(name in columns for name in NEEDED):
-        files = data_files(path) if path.is_dir() else [path]
-        alone = len(files) == 1 and files[0].parent in (path, path.parent)
-        jsonl = files[0].name.endswith(PAIR_SUFFIXES)
-        return _check_pairs(path, "pairs" if alone and jsonl else "hub", "")
-    if {"person", "item", "rating"} <= set(columns):
-        raise DataError(f"{path} is a rating table; it must be called {' or '.join(TABLES)}", hint=FORMS)
-    raise DataError(
-        f"{path} is no source we know; columns found: {', '.join(map(repr, columns)) or 'none'}; needed: "
-        f"person, item, rating (ratings), chosen, rejected (pairs, hub) or "
-        f"{', '.join(prism.NEEDED)} (hub, prism)",
-        hint="where the names differ, set data.<tag>.columns in a run's config",
-    )
+        raise DataError(f"{path} does not exist", hint=f"known sources are {SOURCES}")
+    if (table := _rating_table(path, given)) is not None:
+        return _check_ratings(table, given)
+    return _check_pairs(path, given)
 
 
-def _columns(path: Path) -> list[str]:
-    """The columns of the first usable row of a file, or of the PRISM table of a folder."""
-    bad = BadRows()
-    first = next(iter(local_rows(path, bad, "utterances")), None)
-    if first is None and path.is_file() and path.name.endswith((".csv", ".csv.gz")):
-        return next(csv_rows(path, bad), (0, []))[1]  # a header without rows still says what it is
-    if first is None:
-        if bad.count:
-            raise DataError(f"{path} has no usable row: {bad.first[0]}", hint=FORMS)
-        raise DataError(f"{path} is empty: it has no rows", hint=FORMS)
-    return list(first[1])
+def _rating_table(path: Path, given: Given) -> Path | None:
+    """The folder or table of ratings that a path is; None = it is none."""
+    if given.preset or {"chosen", "rejected", "a", "b"} & set(given.columns):
+        return None
+    stems = {entry.name.lower().split(".")[0] for entry in path.iterdir()} if path.is_dir() else set()
+    if path.is_dir():
+        return path if stems & set(TABLES) and (stems & set(ITEMS) or not stems - set(TABLES)) else None
+    if path.name.lower().split(".")[0] in (*TABLES, *ITEMS):
+        beside = {entry.name.lower().split(".")[0] for entry in path.parent.iterdir()}
+        if beside & set(TABLES) and beside & set(ITEMS):
+            return path.parent
+    try:
+        table, items = rating_files(path)
+        read_columns(table, items, given.columns, BadRows())
+    except DataError:
+        return None
+    try:
+        rows = [row for _, row in islice(rows_of(path, BadRows()), 20)]
+        read_as(rows, given.columns, {}, "taste", str(path))
+    except DataError:
+        return path
+    return None  # comparisons that somebody also rated
 
 
-def _check_ratings(path: Path) -> dict[str, Any]:
-    spec = SourceSpec(source="ratings", path=str(path))
-    table = read_ratings(path, {})
+def _check_ratings(path: Path, given: Given) -> dict[str, Any]:
+    spec = given.spec("ratings", path)
+    table = read_ratings(path, given.columns, given.missing)
+    feedback = _loaded(spec, "taste")
     sizes = [len(ratings) for _, ratings in table.ratings.values()]
-    usable = sum(bool(np.ptp(ratings) >= spec.min_gap) for _, ratings in table.ratings.values())
+    gaps = [np.ptp(ratings) >= spec.min_gap for _, ratings in table.ratings.values()]
+    file, _ = rating_files(path)
     return {
         "source": "ratings",
-        "preset": "",
         "path": str(path),
+        "form": f"{file.name}: {recognise(file).words()}",
         "rows": table.rows,
         "usable": sum(sizes),
         "people": len(sizes),
-        "people_with_pairs": usable,
+        "people_with_pairs": int(sum(gaps)),
         "min_gap": spec.min_gap,
         "items": len(table.texts),
         "ratings_per_person": {
@@ -109,30 +140,92 @@ def _check_ratings(path: Path) -> dict[str, Any]:
             "median": float(np.median(sizes)),
             "most": max(sizes),
         },
+        "spread": table.spread,
+        "run": _kept(feedback),
         "bad_rows": table.bad_rows.to_dict(),
-        "left_out": dict(table.left_out),
-        "config": [f"data.taste.source=ratings data.taste.path={shlex.quote(str(path))}"],
+        "left_out": _left_out(feedback),
+        "notes": [note.text for note in feedback.notes],
+        "config": given.lines("ratings", path, ["taste"], {}),
     }
 
 
-def _check_pairs(path: Path, source: str, preset: str) -> dict[str, Any]:
-    spec = SourceSpec(source=source, path=str(path), preset=preset)
-    rows: Sequence[PairRow]
-    rows, bad, left_out = read_hub(spec, "safety")
-    people = Counter(row.person for row in rows if row.person is not None)
+def _loaded(spec: SourceSpec, tag: Tag) -> TagFeedback:
+    """What a run with the default numbers gets."""
+    default = Config()
+    return load_tag(
+        spec,
+        tag,
+        people=default.people,
+        pairs_per_person=default.data.pairs_per_person,
+        test_pairs=default.data.test_pairs,
+        split=default.data.split,
+        seed=default.seed,
+    )
+
+
+def _left_out(feedback: TagFeedback) -> dict[str, int]:
+    """What is left out of the source; that a run asks for more people than there are is no loss."""
+    return {why: count for why, count in feedback.left_out.items() if not why.startswith("people asked for")}
+
+
+def _kept(feedback: TagFeedback) -> dict[str, Any]:
+    """How much of it a run keeps: people and comparisons of both sides."""
     return {
-        "source": source,
-        "preset": preset,
-        "path": str(path),
-        "rows": len(rows) + bad.count + sum(left_out.values()),
-        "usable": len(rows),
-        "people": len(people),
-        "prompts": len({normalise(row.prompt) for row in rows}),
-        "bad_rows": bad.to_dict(),
-        "left_out": dict(left_out),
-        "config": [
-            f"data.{tag}.source={source} data.{tag}.path={shlex.quote(str(path))}"
-            + (f" data.{tag}.preset={preset}" if preset else "")
-            for tag in ("safety", "taste")
-        ],
+        "people": len(feedback.people),
+        "train": len(feedback.train),
+        "test": len(feedback.test),
+        "people_with_a_test": len({pair.person for pair in feedback.test}),
     }
+
+
+def _check_pairs(path: Path, given: Given) -> dict[str, Any]:
+    spec = given.spec("pairs", path)
+    read, bad, unit = read_source(spec, "taste")
+    feedback = _loaded(spec, "taste")
+    people = Counter(row.person for row in read.rows if row.person is not None)
+    reading = read.reading
+    plain = dict(reading.names) if reading else {}
+    found = {"person": plain["person"]} if reading and reading.person_by_name else {}
+    notes = [note.text for note in feedback.notes if not note.text.startswith("columns that are not read")]
+    return {
+        "source": "pairs",
+        "path": str(path),
+        "form": "a folder" if path.is_dir() else recognise(path).words(),
+        "shape": reading.shape.says if reading else "PRISM's utterances",
+        "unit": unit,
+        "used": plain,
+        "unused": dict(read.unused),
+        "rows": read.seen + (bad.count if not read.seen else 0),
+        "usable": len(read.rows),
+        "people": len(people),
+        "prompts": len({normalise(row.prompt) for row in read.rows}),
+        "lengths": _lengths(feedback.train),
+        "only_the_prompt_decides": _contradicted(feedback.train + feedback.test),
+        "run": _kept(feedback),
+        "bad_rows": bad.to_dict(),
+        "left_out": _left_out(feedback),
+        "notes": notes,
+        "config": given.lines("pairs", path, TAGS, found),
+    }
+
+
+def _lengths(pairs: Sequence[Comparison]) -> dict[str, Any]:
+    """Characters of prompts and answers: median, 99th percentile and most."""
+    found = {}
+    for name, texts in (
+        ("prompt", [pair.prompt for pair in pairs]),
+        ("answer", [text for pair in pairs for text in (pair.chosen, pair.rejected)]),
+    ):
+        sizes = np.array([len(text) for text in texts] or [0])
+        median, high = np.quantile(sizes, (0.5, 0.99))
+        found[name] = {"median": int(median), "99%": int(high), "most": int(sizes.max())}
+    return found
+
+
+def _contradicted(pairs: Sequence[Comparison]) -> int:
+    """Comparisons whose two answers one person also preferred the other way round, after another prompt."""
+    said: dict[tuple[str, str, str], int] = {}
+    for pair in pairs:
+        key = (pair.person, normalise(pair.chosen), normalise(pair.rejected))
+        said[key] = said.get(key, 0) + 1
+    return sum(count for (person, one, other), count in said.items() if (person, other, one) in said)

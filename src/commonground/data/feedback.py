@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +33,27 @@ class BadRows:
         if len(self.first) < SHOWN:
             self.first.append(f"{place}: {reason}" + (f" (found {value[:60]!r})" if value else ""))
 
+    def in_order(self) -> None:
+        """Put the places in the order of the file: what is no row is found before what is no pair."""
+        self.first.sort(key=_place)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for result.json."""
         return {"count": self.count, "reasons": dict(self.reasons), "first": list(self.first)}
+
+
+def _place(line: str) -> tuple[str, int]:
+    """(file, number) of a bad row as `BadRows.add` writes it."""
+    found = re.match(r"(.*?)[:\[](\d+)\]?: ", line)
+    return (found[1], int(found[2])) if found else (line, 0)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader of a result has to be told of its source; `loud`: before the run, and on top of it."""
+
+    text: str
+    loud: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class TagFeedback:
         bad_rows: rows that could not be read.
         left_out: reason -> how many people or rows were left out for it.
         unit: in words, what one comparison is made of, for the privacy statement.
+        notes: what a reader of the result has to be told.
     """
 
     people: tuple[Person, ...]
@@ -58,3 +78,4 @@ class TagFeedback:
     bad_rows: BadRows
     left_out: dict[str, int]
     unit: str
+    notes: tuple[Note, ...] = ()

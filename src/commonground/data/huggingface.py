@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from commonground.data.containers import ENDINGS, PACKINGS, Placed
 from commonground.errors import DataError
 from commonground.hub import FLAG, permitted
 
-Placed = tuple[str, Mapping[str, Any]]
-
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz")
 PATIENCE = 5.0  # seconds to reach the hub; its own client would retry for half a minute
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 
@@ -73,17 +70,6 @@ def _numbered(name: str, table: Iterable[Mapping[str, Any]]) -> list[Placed]:
     return [(f"{name}[{number}]", dict(row)) for number, row in enumerate(table, start=1)]
 
 
-def parquet_rows(path: Path) -> Sequence[Placed]:
-    """Rows of a parquet file; raises `DataError` where it is none."""
-    # the copy that datasets makes is needed only while we read
-    with quiet_datasets() as datasets, tempfile.TemporaryDirectory() as folder:
-        try:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=folder, keep_in_memory=True)
-        except Exception as error:
-            raise DataError(f"{path} cannot be read as parquet: {_line(error)}") from error
-        return _numbered(path.name, table)
-
-
 def saved_rows(path: Path) -> Sequence[Placed]:
     """Rows of a folder written by `save_to_disk`: its split `train`, or its first."""
     with quiet_datasets() as datasets:
@@ -109,7 +95,7 @@ def hub_rows(name: str, place: str, config: str = "", data_dir: str = "") -> Seq
         DataError: no network, no such data set or configuration; the hint says how to use a local copy.
     """
     match = _HUB_NAME.fullmatch(name)
-    if match is None or name.endswith(SUFFIXES):
+    if match is None or Path(name).suffix.lower() in (*ENDINGS, *PACKINGS.values()):
         raise DataError(
             f"{name} does not exist", hint="give a local file or folder, or a hub name owner/name"
         )

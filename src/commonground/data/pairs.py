@@ -1,58 +1,16 @@
-"""Pair files: comparisons as they come, split by prompt and given to people."""
+"""Comparisons as they come, split by prompt and given to people."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from commonground.comparisons import Comparison, Person
-from commonground.data.feedback import BadRows, TagFeedback
-from commonground.data.reading import json_rows
-from commonground.data.request import Request, Side, SourceLike
-from commonground.data.rows import PairRow, to_pairs
+from commonground.data.feedback import BadRows, Note, TagFeedback
+from commonground.data.request import Request, Side
+from commonground.data.rows import PairRow
 from commonground.data.splits import draw_people, normalise, pair_sides
-from commonground.errors import DataError
 from commonground.randomness import generator
-
-UNIT = "one comparison of the file: an answer preferred to another answer"
-SUFFIXES = (".jsonl", ".jsonl.gz")
-
-
-def pair_file(path: Path) -> Path:
-    """The file itself, or the one .jsonl or .jsonl.gz file of a folder.
-
-    Raises:
-        DataError: nothing there, or several files.
-    """
-    if not path.exists():
-        raise DataError(f"{path} does not exist", hint="source=pairs needs a .jsonl or .jsonl.gz file")
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
-        if len(files) != 1:
-            have = ", ".join(file.name for file in files[:8]) or "none"
-            raise DataError(
-                f"{path} needs exactly one .jsonl or .jsonl.gz file; found: {have}",
-                hint="give the path of the file itself",
-            )
-        return files[0]
-    if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path} is not a .jsonl or .jsonl.gz file", hint="csv and parquet: use source=hub")
-    return path
-
-
-def read_pairs(path: Path, columns: dict[str, str]) -> tuple[list[PairRow], BadRows, Counter[str]]:
-    """The usable pairs of a file, its bad rows, and why readable rows were left out."""
-    file = pair_file(path)
-    bad = BadRows()
-    rows, left_out = to_pairs(json_rows(file, bad), columns, bad, str(file))
-    return rows, bad, left_out
-
-
-def load_pairs(spec: SourceLike, ask: Request) -> TagFeedback:
-    """Comparisons from a pair file; see `share_out`."""
-    rows, bad, left_out = read_pairs(Path(spec.path), dict(spec.columns))
-    return share_out(rows, ask, bad, left_out, UNIT)
 
 
 def share_out(
@@ -73,6 +31,7 @@ def share_out(
     """
     left_out = Counter(left_out)
     rows = _without_repeats(rows, left_out)
+    rows, notes = _both_ways(rows, left_out)
     if any(row.person is not None for row in rows) and not all(row.person is not None for row in rows):
         left_out["rows without a person in a file that names people"] = sum(r.person is None for r in rows)
         rows = [row for row in rows if row.person is not None]
@@ -100,6 +59,7 @@ def share_out(
         bad_rows=bad,
         left_out=dict(left_out),
         unit=unit,
+        notes=notes,
     )
 
 
@@ -114,6 +74,30 @@ def _without_repeats(rows: Sequence[PairRow], left_out: Counter[str]) -> list[Pa
     if len(seen) < len(rows):
         left_out["repeats of a comparison"] = len(rows) - len(seen)
     return list(seen.values())
+
+
+def _both_ways(rows: Sequence[PairRow], left_out: Counter[str]) -> tuple[Sequence[PairRow], tuple[Note, ...]]:
+    """What one person said both ways: the newest where rows have a time, else both, and a note."""
+    said: dict[tuple[str | None, str, frozenset[str]], list[int]] = defaultdict(list)
+    for at, row in enumerate(rows):
+        if row.person is not None:
+            answers = frozenset((normalise(row.chosen), normalise(row.rejected)))
+            said[row.person, normalise(row.prompt), answers].append(at)
+    both = [places for places in said.values() if len(places) > 1]
+    if not both:
+        return rows, ()
+    timed = [places for places in both if all(rows[at].time is not None for at in places)]
+    old: set[int] = set()
+    for places in timed:
+        newest = max(places, key=lambda at: (rows[at].time or 0.0, at))
+        old |= set(places) - {newest}
+    notes: tuple[Note, ...] = ()
+    if old:
+        left_out["earlier answers of a person who later said the opposite"] = len(old)
+    if len(both) > len(timed):
+        count = len(both) - len(timed)
+        notes = (Note(f"pairs about which one person said both: {count} (both are kept: no row has a time)"),)
+    return [row for at, row in enumerate(rows) if at not in old], notes
 
 
 def _keep(

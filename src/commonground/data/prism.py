@@ -13,6 +13,7 @@ from typing import Any
 from commonground.data.dialogue import Turn, render
 from commonground.data.feedback import BadRows
 from commonground.data.reading import nothing_usable, resolve_columns
+from commonground.data.values import absent, number, truth
 
 NEEDED = ("user_id", "conversation_id", "turn", "user_prompt", "model_response", "if_chosen")
 OPTIONAL = ("score", "group")
@@ -54,16 +55,16 @@ def fold(
             bad.add(at, reason, value)
             continue
         talk = talks.setdefault((str(said["user_id"]), str(said["conversation_id"])), defaultdict(list))
-        talk[int(str(said["turn"]))].append((at, said))
+        talk[int(number(said["turn"]) or 0)].append((at, said))
     folded: list[Placed] = []
     for (person, _), talk in talks.items():
         before: list[Turn] = []
-        for number in sorted(talk):
-            answers = talk[number]
-            best = [answer for _, answer in answers if answer["if_chosen"]]
+        for turn in sorted(talk):
+            answers = talk[turn]
+            best = [answer for _, answer in answers if truth(answer["if_chosen"])]
             if len(best) != 1:
                 left_out["turns without exactly one chosen answer, and the turns after them"] += len(
-                    [later for later in talk if later >= number]
+                    [later for later in talk if later >= turn]
                 )
                 break  # what the next turns answer to is not known
             asked: Turn = ("user", best[0]["user_prompt"])
@@ -94,18 +95,19 @@ def _fault(said: Mapping[str, Any]) -> tuple[str, str]:
     """(reason, value) when a row does not say where it belongs, else two empty texts."""
     for name in NEEDED:
         value = said[name]
-        if value is None or value == "":
+        if absent(value):
             return f"{name} is missing", ""
         if name in ("user_prompt", "model_response") and not isinstance(value, str):
             return f"{name} is not a text", str(value)
-    if not str(said["turn"]).lstrip("-").isdecimal():
+    turn = number(said["turn"])
+    if turn is None or not turn.is_integer():
         return "turn is not a whole number", str(said["turn"])
-    if not isinstance(said["if_chosen"], bool):
+    if truth(said["if_chosen"]) is None:
         return "if_chosen is not true or false", str(said["if_chosen"])
     return "", ""
 
 
 def _preferred(best: object, other: object) -> bool:
     """Whether the scores say so; without two numbers the mark `if_chosen` alone decides."""
-    numbers = isinstance(best, int | float) and isinstance(other, int | float)
-    return not numbers or best > other  # type: ignore[operator]
+    high, low = number(best), number(other)
+    return high is None or low is None or high > low

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from commonground.comparisons import Comparison, Person
-from commonground.data.feedback import TagFeedback
-from commonground.data.ratings_table import Floats, Ints, read_ratings
+from commonground.data.feedback import Note, TagFeedback
+from commonground.data.ratings_table import Floats, Ints, RatingTable, read_ratings
 from commonground.data.request import Request, Side, SourceLike
 from commonground.data.splits import COLD_SHARE, draw_people, held_out, normalise, person_test_items
 from commonground.errors import DataError
@@ -60,7 +61,7 @@ def load_ratings(spec: SourceLike, ask: Request) -> TagFeedback:
     """
     if not 0 < spec.min_gap < float("inf"):
         raise DataError(f"{ask.place}.min_gap is {spec.min_gap}; a number above 0 is needed")
-    table = read_ratings(Path(spec.path), spec.columns)
+    table = read_ratings(Path(spec.path), spec.columns, spec.missing)
     left_out = Counter(table.left_out)
     cold: Bools | None = None
     if ask.split == "cold":
@@ -109,4 +110,25 @@ def load_ratings(spec: SourceLike, ask: Request) -> TagFeedback:
             f"one pair of items a person rated at least {spec.min_gap:g} points apart; one rating touches "
             "many pairs, so pair-level privacy is not rating-level privacy"
         ),
+        notes=table.notes + _few(table, held, len(test_pairs), spec.min_gap, ask),
     )
+
+
+def _few(
+    table: RatingTable, held: Mapping[str, Bools], tests: int, gap: float, ask: Request
+) -> tuple[Note, ...]:
+    """A word where the gap does not fit the scale: nobody, or nobody's held-out items, lie so far apart."""
+    if tests or (held and not ask.test_pairs):
+        return ()
+    least, most = table.spread["least"], table.spread["most"]
+    who = "nobody has two held-out items" if held else "nobody has two items"
+    words = f"with min_gap={gap:g} on ratings from {least:g} to {most:g} {who} so far apart"
+    fits = gap_that_fits(least, most)
+    fix = f"; {ask.place}.min_gap={fits:g} fits the scale" if 0 < fits < gap else ""
+    return (Note(words + fix, loud=True),)
+
+
+def gap_that_fits(least: float, most: float) -> float:
+    """A fifth of the scale, as 4 is on Jester's -10 to 10; a whole number where that is at least 1."""
+    fifth = (most - least) / 5
+    return float(max(round(fifth), 1)) if most - least >= 2 else float(f"{fifth:.2g}")

@@ -1,34 +1,30 @@
 """Rating tables, read and checked.
 
-A folder with ``ratings.csv`` or ``ratings.csv.gz`` (columns person, item, rating, optional group) and
-``items.jsonl`` (``{"item": id, "text": ...}``). Ratings may be on any scale. Rows are checked column by
-column, because tables have hundreds of thousands of them.
+A folder with a table ``ratings`` (columns person, item, rating, optional group and time) and a file ``items``
+(``{"item": id, "text": ...}``), each in any form of `containers`; or one table with a column of texts; or
+MovieLens' ``ratings`` and ``movies``; or a matrix with a column for each item. Ratings may be on any scale.
+Rows are checked column by column, because tables have hundreds of thousands of them.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from commonground.data.feedback import SHOWN, BadRows
-from commonground.data.reading import csv_rows, json_rows, nothing_usable, resolve_columns
-from commonground.data.rows import RowError, check_label, check_text
-from commonground.data.splits import normalise
-from commonground.errors import DataError
+from commonground.data.feedback import SHOWN, BadRows, Note
+from commonground.data.ratings_files import UNKNOWN, UNUSABLE, rating_files, read_columns, read_items
+from commonground.data.reading import nothing_usable
+from commonground.data.values import case_twins
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-TABLES = ("ratings.csv", "ratings.csv.gz")
-ITEMS = ("items.jsonl", "items.jsonl.gz")
-NEEDED = ("person", "item", "rating")
-UNKNOWN, UNUSABLE = -1, -2  # item indices of ids that no line defines, and of ids whose text is bad
 REASONS = (
     "",
     "person is missing",
@@ -54,6 +50,8 @@ class RatingTable:
         rows: rating rows in the file, bad ones included.
         bad_rows: rows of either file that could not be used.
         left_out: reasons why readable ratings were not used.
+        spread: least, quartiles and most of the usable ratings, and the commonest with their counts.
+        notes: what a reader has to be told.
     """
 
     texts: tuple[str, ...]
@@ -62,28 +60,27 @@ class RatingTable:
     rows: int
     bad_rows: BadRows
     left_out: Counter[str]
+    spread: dict[str, Any]
+    notes: tuple[Note, ...]
 
 
-def read_ratings(folder: Path, columns: Mapping[str, str]) -> RatingTable:
-    """Read both files of a folder.
+def read_ratings(path: Path, columns: Mapping[str, str], missing: Sequence[float] = ()) -> RatingTable:
+    """Read a rating table and the texts of its items.
 
     Args:
-        folder: holds ratings.csv or ratings.csv.gz, and items.jsonl.
-        columns: our column names -> those of the rating table.
+        path: a folder with a table `ratings` and a file `items`, or one table.
+        columns: our column names -> those of the table.
+        missing: numbers that say that there is no rating.
 
     Raises:
         DataError: a file is missing, empty, without the needed columns, or without a usable row.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} is not a folder" if folder.exists() else f"{folder} does not exist",
-            hint="source=ratings needs a folder with ratings.csv (or .csv.gz) and items.jsonl",
-        )
-    path = _one_of(folder, TABLES)
+    table, items_file = rating_files(path)
     bad = BadRows()
-    index, texts = _read_items(_one_of(folder, ITEMS), bad)
     in_table = BadRows()
-    rated = _read_columns(path, columns, in_table)
+    rated = read_columns(table, items_file, columns, in_table)
+    index, texts = read_items(items_file, rated, bad)
+    path = table
     people, items, given = rated.people, rated.items, rated.given
     person, item = rated.person, rated.item
     text = np.array([index.get(one, UNKNOWN) for one in items], dtype=np.int64)[item]
@@ -92,7 +89,19 @@ def read_ratings(folder: Path, columns: Mapping[str, str]) -> RatingTable:
     fault[(fault == 0) & (text == UNUSABLE)] = REASONS.index("item has no usable text")
     fault[item == _position(items, "")] = REASONS.index("item is missing")
     fault[person == _position(people, "")] = REASONS.index("person is missing")
-    usable = np.flatnonzero(fault == 0)
+    left_out: Counter[str] = Counter()
+    gone = np.zeros(len(given), dtype=np.bool_)
+    for number in missing:
+        means_none = (fault == 0) & (rating == number) & ~gone
+        if count := np.count_nonzero(means_none):
+            left_out[f"ratings of {number:g}, which means that there is none"] = int(count)
+        gone |= means_none
+    if rated.times:
+        older = _older(np.flatnonzero((fault == 0) & ~gone), person, item, np.array(rated.times))
+        if len(older):
+            left_out["earlier ratings of an item that the person rated again"] = len(older)
+        gone[older] = True
+    usable = np.flatnonzero((fault == 0) & ~gone)
     fault[_repeats(usable, person, item)] = REASONS.index("person rated the item a second time")
     for at in np.flatnonzero(fault):
         value = {"rating": given[at], "item": items[item[at]]}
@@ -100,8 +109,7 @@ def read_ratings(folder: Path, columns: Mapping[str, str]) -> RatingTable:
         both = f"{people[person[at]]}, {items[item[at]]}"
         in_table.add(f"{path.name}:{rated.lines[at]}", reason, value.get(reason.split()[0], both))
 
-    left_out: Counter[str] = Counter()
-    usable = np.flatnonzero(fault == 0)
+    usable = np.flatnonzero((fault == 0) & ~gone)
     if not len(usable):
         raise nothing_usable(str(path), in_table)
     again = _repeats(usable, person, text)
@@ -119,91 +127,67 @@ def read_ratings(folder: Path, columns: Mapping[str, str]) -> RatingTable:
         rows=int(rows),
         bad_rows=_joined(bad, in_table),
         left_out=left_out,
+        spread=_spread(rating[usable]),
+        notes=(*rated.notes, *_lone(rating[usable]), *_twins(people)),
     )
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of n rows: person and item as positions in `people` and `items`, the rest as found."""
+def _spread(rating: Floats) -> dict[str, Any]:
+    """Least, quartiles and most, and the commonest values with their counts."""
+    least, first, median, third, most = (float(v) for v in np.quantile(rating, (0, 0.25, 0.5, 0.75, 1)))
+    values, counts = np.unique(rating, return_counts=True)
+    common = sorted(zip(counts.tolist(), values.tolist(), strict=True), reverse=True)[:5]
+    return {
+        "least": least,
+        "quartiles": [first, median, third],
+        "most": most,
+        "commonest": {f"{value:g}": int(count) for count, value in common},
+    }
 
-    people: list[str]
-    items: list[str]
-    lines: array[int]
-    person: Ints
-    item: Ints
-    given: list[str]
-    groups: list[str]
+
+def _lone(rating: Floats) -> tuple[Note, ...]:
+    """A value far from all others at one end, as codes for "not rated" are (99 beside -10 to 10)."""
+    values = np.unique(rating)
+    if len(values) < 4:
+        return ()
+    gaps = np.diff(values)
+    notes = []
+    for far, gap, rest in ((values[-1], gaps[-1], gaps[:-1]), (values[0], gaps[0], gaps[1:])):
+        inner = float(rest.sum())
+        usual = far in (-1, -99, -999, 0, 99, 999, -9, 9, 9999) and gap > 1.5 * float(rest.max())
+        if gap > inner or usual:
+            count = int(np.count_nonzero(rating == far))
+            notes.append(
+                Note(
+                    f"{count} ratings are {far:g}, far from all others; if that means there is none, set "
+                    f"data.taste.missing=[{far:g}]",
+                    loud=True,
+                )
+            )
+    return tuple(notes)
 
 
-def _read_columns(path: Path, columns: Mapping[str, str], bad: BadRows) -> _Columns:
-    """Every row of the table that has the right number of fields."""
-    numbered = csv_rows(path, bad)
-    header = [name.strip() for name in next(numbered, (0, []))[1]]
-    if not header:
-        raise nothing_usable(str(path), bad)
-    names = resolve_columns(columns, header, needed=NEEDED, optional=("group",), place=str(path))
-    at_person, at_item, at_rating = (header.index(names[name]) for name in NEEDED)
-    at_group = header.index(names["group"]) if "group" in names else None
-    people: dict[str, int] = {}
-    items: dict[str, int] = {}
-    # arrays, and no row kept: hundreds of thousands of small lists would keep the garbage collector busy
-    lines, person, item = array("q"), array("q"), array("q")
-    given: list[str] = []
-    groups: list[str] = []
-    for line, row in numbered:
-        lines.append(line)
-        person.append(people.setdefault(row[at_person].strip(), len(people)))
-        item.append(items.setdefault(row[at_item].strip(), len(items)))
-        given.append(row[at_rating])
-        if at_group is not None:
-            groups.append(row[at_group].strip())
-    return _Columns(
-        list(people),
-        list(items),
-        lines,
-        np.array(person, dtype=np.int64),
-        np.array(item, dtype=np.int64),
-        given,
-        groups,
-    )
+def _twins(people: Sequence[str]) -> tuple[Note, ...]:
+    twins = case_twins(person for person in people if person)
+    if not twins:
+        return ()
+    some = "; ".join(", ".join(map(repr, same)) for same in twins[:3])
+    return (Note(f"{len(twins)} people have ids that differ only by case or form: {some}", loud=True),)
+
+
+def _older(rows: Ints, person: Ints, item: Ints, times: Floats) -> Ints:
+    """Those of `rows` whose person rated the item again later; rows without a time are the oldest."""
+    if not len(rows):
+        return rows
+    when = np.nan_to_num(times[rows], nan=-np.inf)
+    order = rows[np.lexsort((rows, when, item[rows], person[rows]))]
+    same = (person[order[1:]] == person[order[:-1]]) & (item[order[1:]] == item[order[:-1]])
+    later = ~np.isnan(times[order[1:]])
+    return np.sort(order[:-1][same & later])
 
 
 def _position(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else UNKNOWN
-
-
-def _one_of(folder: Path, names: tuple[str, ...]) -> Path:
-    """The one file of `names` in a folder; none or both is a `DataError`."""
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if len(found) == 1:
-        return found[0]
-    listing = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-    raise DataError(f"{folder} needs one file, {' or '.join(names)}; found: {listing}")
-
-
-def _read_items(path: Path, bad: BadRows) -> tuple[dict[str, int], list[str]]:
-    """(item id -> index of its text, or `UNUSABLE`; texts)."""
-    index: dict[str, int] = {}
-    texts: list[str] = []
-    seen: dict[str, int] = {}
-    for place, row in json_rows(path, bad):
-        try:
-            item = check_label("item", row.get("item"))
-            if item is None:
-                raise RowError("item is missing")
-            if index.get(item, UNUSABLE) != UNUSABLE:
-                raise RowError("item appears a second time", item)
-            index[item] = UNUSABLE
-            text = check_text("text", row.get("text"))
-        except RowError as error:
-            bad.add(place, error.reason, error.value)
-            continue
-        index[item] = seen.setdefault(normalise(text), len(texts))
-        if index[item] == len(texts):
-            texts.append(text)
-    if not texts:
-        raise nothing_usable(str(path), bad)
-    return index, texts
 
 
 def _to_ratings(given: Sequence[str]) -> tuple[Floats, npt.NDArray[np.int8]]:

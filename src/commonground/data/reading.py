@@ -1,19 +1,20 @@
-"""Files into rows: plain or gzip, JSON lines or CSV, with a place (file:line) for every row."""
+"""Files into rows with a place (file:line) for every row, and what is said of a file that cannot be read."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import gzip
-import json
+import lzma
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
+from commonground.data.containers import csv_lines, recognise, rows_of
 from commonground.data.feedback import BadRows
+from commonground.data.values import absent
 from commonground.errors import DataError
 
 
@@ -30,9 +31,13 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}", hint="fetch it again") from error
+        raise DataError(
+            f"{path} is not {error.encoding.upper()} text ({error.reason} at byte {error.start})",
+            hint="convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW",
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        kind = {lzma.LZMAError: "xz", zipfile.BadZipFile: "zip"}.get(type(error), "gzip")
+        raise DataError(f"{path} is not a whole {kind} file: {error}", hint="fetch it again") from error
     except FileNotFoundError as error:
         raise DataError(
             f"{path} does not exist", hint="give the path of a file or folder that exists"
@@ -41,71 +46,41 @@ def readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """The content of a file as bytes, unpacked when its name ends in .gz."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-
-
 def json_rows(path: Path, bad: BadRows) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """JSON objects, one a line, each with its place; blank lines are no rows.
+    """Objects of a file of any form, each with its place.
 
     Args:
-        path: a .jsonl or .jsonl.gz file.
-        bad: counts the lines that are not UTF-8, not JSON or not an object.
+        path: the file.
+        bad: counts what is no object.
 
     Raises:
         DataError: the file cannot be read at all.
     """
-    with readable(path), open_bytes(path) as file:
-        for number, raw in enumerate(file, start=1):
-            line = raw.strip()
-            if not line:
-                continue
-            place = f"{path.name}:{number}"
-            try:
-                # utf-8-sig: a byte order mark may open the first line
-                value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                bad.add(place, "not UTF-8 text")
-            except (ValueError, RecursionError):
-                bad.add(place, "not JSON", line[:60].decode("utf-8", "replace"))
-            else:
-                if isinstance(value, dict):
-                    yield place, value
-                else:
-                    bad.add(place, "not a JSON object", str(value))
+    with readable(path):
+        yield from rows_of(path, bad)
 
 
 def csv_rows(path: Path, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
-    """Lines of a CSV file: first the header, then every row with as many fields as it, each with its line.
+    """Rows of a table of any form as lists of texts: first the header, then every row with as many fields.
 
     Args:
-        path: a .csv or .csv.gz file.
+        path: the file.
         bad: counts rows with another number of fields or with broken quotes.
 
     Raises:
         DataError: the file cannot be read at all.
     """
-    with readable(path), open_bytes(path) as file:
-        reader = csv.reader(TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
-        width = 0
-        while True:
-            try:
-                for row in reader:
-                    if not row:
-                        continue
-                    width = width or len(row)
-                    if len(row) == width:
-                        yield reader.line_num, row
-                    else:
-                        bad.add(
-                            f"{path.name}:{reader.line_num}",
-                            f"wrong number of columns ({width} are needed)",
-                            ",".join(row),
-                        )
-                return
-            except csv.Error as error:  # the reader can go on with the next row
-                bad.add(f"{path.name}:{reader.line_num}", f"not CSV: {error}")
+    with readable(path):
+        container = recognise(path)
+        if container.form == "csv":
+            yield from csv_lines(path, bad, container)
+            return
+        header: list[str] = []
+        for number, (_, row) in enumerate(rows_of(path, bad, container), start=1):
+            if not header:
+                header = list(row)
+                yield 0, header
+            yield number, ["" if absent(row.get(name)) else str(row[name]) for name in header]
 
 
 def resolve_columns(

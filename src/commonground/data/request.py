@@ -39,6 +39,14 @@ class SourceLike(Protocol):
     def min_gap(self) -> float:
         """Smallest difference of two ratings that makes a comparison."""
 
+    @property
+    def verdicts(self) -> Mapping[str, str]:
+        """Values of the verdict -> `a`, `b`, `tie`, `both bad` or `skip`."""
+
+    @property
+    def missing(self) -> Sequence[float]:
+        """Numbers that mean in a rating table that there is no rating."""
+
 
 @dataclass(frozen=True)
 class SourceSpec:
@@ -49,6 +57,8 @@ class SourceSpec:
     columns: Mapping[str, str] = field(default_factory=dict)
     preset: str = ""
     min_gap: float = 4.0
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[float] = ()
 
 
 @dataclass(frozen=True)

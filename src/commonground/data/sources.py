@@ -7,8 +7,7 @@ from pathlib import Path
 
 from commonground.comparisons import Person, Tag
 from commonground.data.feedback import TagFeedback
-from commonground.data.hub import load_hub
-from commonground.data.pairs import load_pairs
+from commonground.data.hub import load_comparisons
 from commonground.data.ratings import load_ratings
 from commonground.data.reading import nearest, readable
 from commonground.data.request import SOURCES, Request, SourceLike, SourceSpec, owners_of
@@ -18,8 +17,8 @@ __all__ = ["LOADERS", "SOURCES", "SourceSpec", "load_tag"]
 
 LOADERS: dict[str, Callable[[SourceLike, Request], TagFeedback]] = {
     "ratings": load_ratings,
-    "pairs": load_pairs,
-    "hub": load_hub,
+    "pairs": load_comparisons,
+    "hub": load_comparisons,
 }
 
 
@@ -64,10 +63,10 @@ def load_tag(
     if not spec.path.strip():
         raise DataError(
             f"data.{tag}.path is empty; source {spec.source!r} needs one",
-            hint="ratings: a folder; pairs: a .jsonl or .jsonl.gz file; hub: a hub name or a local copy",
+            hint="ratings: a folder; pairs: a file or folder; hub: a hub name or a local copy",
         )
-    if spec.preset and spec.source != "hub":
-        raise DataError(f"data.{tag}.preset is {spec.preset!r}; only source 'hub' has presets")
+    if spec.preset and spec.source not in ("hub", "pairs"):
+        raise DataError(f"data.{tag}.preset is {spec.preset!r}; only sources 'hub' and 'pairs' have presets")
     ask = Request(tag, people, pairs_per_person, test_pairs, split, seed, owners_of(owners))
     with readable(Path(spec.path)):
         feedback = LOADERS[spec.source](spec, ask)
@@ -77,7 +76,8 @@ def load_tag(
 
 def _check_people(feedback: TagFeedback, spec: SourceLike, ask: Request) -> None:
     """Fewer than two people, or fewer than two for shared training, are no federation."""
-    reasons = "; ".join(f"{reason}: {count}" for reason, count in feedback.left_out.items())
+    said = [f"{reason}: {count}" for reason, count in feedback.left_out.items()]
+    reasons = "; ".join(said + [note.text for note in feedback.notes if note.loud])
     if len(feedback.people) < 2:
         raise DataError(
             f"{ask.place}: {spec.path} leaves {len(feedback.people)} people with comparisons; "
