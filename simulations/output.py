@@ -59,6 +59,10 @@ class RunProgress:
         name = f"{event['arm']} rounds"
         self._update(name, event["round"], total, note, left=self._left(name, event["round"], total))
 
+    def notice(self, words: str) -> None:
+        """A line that stays, before the bars."""
+        self._output.say(f"note: {words}")
+
     def _left(self, name: str, done: int, total: int) -> str:
         """How long the rest of a step takes at the pace so far; the bars of a terminal know by themselves."""
         first, began = self._paces.setdefault(name, (done, time.monotonic()))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
 
 from commonground.comparisons import TAGS, Comparison, Person, Tag
 from commonground.config import Config, SourceConfig
-from commonground.data.feedback import BadRows, TagFeedback
+from commonground.data.feedback import BadRows, Note, TagFeedback
 from commonground.data.sources import load_tag
 from commonground.data.starter import safety_pairs, taste_prompts
 from commonground.errors import DataError
@@ -45,6 +45,7 @@ class Population:
         left_out: tag -> reason -> how many people or rows.
         unit: tag -> in words, what one comparison is made of.
         minority: (people,) bool, the planted minority; None where none was planted.
+        notes: tag -> what a reader of the result has to be told of the source.
     """
 
     people: Sequence[Person]
@@ -56,6 +57,7 @@ class Population:
     left_out: dict[str, dict[str, int]]
     unit: dict[str, str]
     minority: np.ndarray | None
+    notes: dict[str, tuple[Note, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +209,7 @@ def populate(config: Config, planting: Planting | None = None) -> Population:
         },
         unit={tag: feedback.unit for tag, feedback in parts.items()},
         minority=_minority(crowd) if crowd else None,
+        notes={tag: feedback.notes for tag, feedback in parts.items()},
     )
 
 
@@ -262,9 +265,7 @@ def _usable(taste: _Tag) -> _Tag:
     people = tuple(person for person in feedback.people if person.id in able)
     test = tuple(comparison for comparison in feedback.test if comparison.person in able)
     left_out = _with_count(feedback.left_out, NO_TASTE, len(feedback.people) - len(people))
-    kept = TagFeedback(
-        people, feedback.train, test, feedback.catalogue, feedback.bad_rows, left_out, feedback.unit
-    )
+    kept = replace(feedback, people=people, test=test, left_out=left_out)
     unknown = np.full(len(test), np.nan)
     return _Tag(kept, unknown, unknown)
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,6 +297,7 @@ def _data(world: World) -> dict[str, Any]:
         "test": {tag: int(sum(world.table[r].tag == tag for r in world.test_rows.tolist())) for tag in TAGS},
         "left_out": population.left_out,
         "bad_rows": population.bad_rows,
+        "notes": {tag: [asdict(note) for note in notes] for tag, notes in population.notes.items() if notes},
         "unit": population.unit,
         "public": {tag: world.features.bases[tag].source for tag in TAGS},
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from commonground.cache import cache_folder
 from commonground.config import Config
+from commonground.data.feedback import loud_notes
 from commonground.errors import CommonGroundError, RunFolderError, StorageError
 from commonground.files import write_atomically
 from commonground.hub import environment_of_downloads
@@ -68,6 +69,10 @@ class Progress(Protocol):
         """A round is done; `event` is its line of events.jsonl."""
         ...
 
+    def notice(self, words: str) -> None:
+        """Something about the data that has to be known before the result is read."""
+        ...
+
 
 @dataclass
 class Silent:
@@ -77,6 +82,9 @@ class Silent:
         """Nothing."""
 
     def round(self, event: dict[str, Any], total: int) -> None:
+        """Nothing."""
+
+    def notice(self, words: str) -> None:
         """Nothing."""
 
 
@@ -123,6 +131,8 @@ def simulate(config: Config, out: Path, progress: Progress | None = None) -> dic
         # The cache of embeddings is another folder, hence another hint.
         with storage_errors(cache_folder(), "delete it, or set COMMONGROUND_CACHE to another folder"):
             world = build_world(config, progress.stage, make_noise_root(config, folder.state))
+            for words in loud_notes(world.population.notes):
+                progress.notice(words)
             stack = None if charter is None else at_work(charter, world)
         worlds.adopt(str(out.resolve()), world)
         typed = {**environment_of_code(), **environment_of_downloads()}

@@ -199,15 +199,15 @@ def test_the_examples_of_sources_are_read_without_a_bad_row(tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert check_path(tmp_path / "ratings")["people_with_pairs"] == 2
-    assert check_path(tmp_path / "pairs" / "pairs.jsonl")["usable"] == 3
+    assert check_path(tmp_path / "pairs" / "pairs.jsonl")["usable"] == 4
     for folder in ("ratings", "pairs/pairs.jsonl"):
         assert check_path(tmp_path / folder)["bad_rows"]["count"] == 0
-    from commonground.data.hub import read_hub
+    from commonground.data.hub import read_source
     from commonground.data.request import SourceSpec
 
     columns = {"prompt": "question", "chosen": "better", "rejected": "worse"}
-    rows, bad, _ = read_hub(SourceSpec("hub", str(tmp_path / "hub"), columns), "safety")
-    assert (len(rows), bad.count) == (2, 0)
+    read, bad, _ = read_source(SourceSpec("hub", str(tmp_path / "hub"), columns), "safety")
+    assert (len(read.rows), bad.count) == (2, 0)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

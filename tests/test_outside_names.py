@@ -47,8 +47,6 @@ PATHS = {
     "client/supervisor.py": {"profile.log / f'{part.name}.log'": OURS},
     "client/takeout.py": {"folder / name": OURS},
     "client/vault.py": {"folder / name": OURS},
-    "data/check.py": {"path / name": OURS},
-    "data/ratings_table.py": {"folder / name": OURS},
     "data/starter.py": {"files('commonground.data') / name": OURS},
     "data/tables.py": {"path / name": OURS},
     "embeddings.py": {"folder / name": OURS},

@@ -81,6 +81,9 @@ class _Clock:
     def stage(self, name: str, done: int, total: int) -> None:
         """Nothing."""
 
+    def notice(self, words: str) -> None:
+        """Nothing."""
+
     def round(self, event: dict[str, Any], total: int) -> None:
         """After a round, outside of its time."""
         if event["arm"] != "shared":

@@ -19,7 +19,8 @@ from rich.box import SIMPLE_HEAD
 from scipy.stats import t as student
 
 from commonground.data.dialogue import opening
-from commonground.data.pairs import read_pairs
+from commonground.data.hub import read_source
+from commonground.data.request import SourceSpec
 from commonground.embeddings import Encoder
 from commonground.errors import DataError
 from commonground.simulations.bench.machine import machine
@@ -153,7 +154,7 @@ def load(file: Path, say: Say, *, language_model: bool = False) -> Pairs:
     Raises:
         DataError: there are fewer than 100 usable pairs.
     """
-    rows, _, _ = read_pairs(file, {})
+    rows = read_source(SourceSpec("pairs", str(file)), "safety")[0].rows
     if len(rows) < 100:
         raise DataError(f"{file} has {len(rows)} usable pairs; at least 100 are needed")
     texts = [r.chosen for r in rows] + [r.rejected for r in rows]

@@ -40,6 +40,9 @@ class Stopping:
     def stage(self, name: str, done: int, total: int) -> None:
         self._count(name)
 
+    def notice(self, words: str) -> None:
+        pass
+
     def round(self, event: dict[str, Any], total: int) -> None:
         self._count(f"{event['arm']} rounds")
 

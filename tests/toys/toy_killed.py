@@ -55,6 +55,9 @@ class Instants:
         """Progress."""
         self.pass_one()
 
+    def notice(self, words: str) -> None:
+        """Nothing."""
+
     def round(self, event: dict[str, Any], total: int) -> None:
         """Progress."""
         self.pass_one()

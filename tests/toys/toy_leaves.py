@@ -158,7 +158,7 @@ def documents(folder: Path) -> dict[str, Document]:
     from commonground.client.profile import read_profile
     from commonground.config import Config
     from commonground.data.check import check_path
-    from commonground.data.pairs import load_pairs
+    from commonground.data.hub import load_comparisons
     from commonground.data.ratings import load_ratings
     from commonground.data.request import Request, SourceSpec
     from commonground.embeddings import Encoder
@@ -282,7 +282,7 @@ def documents(folder: Path) -> dict[str, Document]:
 
     def pairs(values: Any) -> None:
         path = file("pairs/pairs.jsonl", as_lines(values))
-        load_pairs(SourceSpec("pairs", str(path)), ask)
+        load_comparisons(SourceSpec("pairs", str(path)), ask)
         check_path(path)
 
     def table(values: Any) -> None:

@@ -239,7 +239,14 @@ def person_columns(sample: Sequence[Mapping[str, Any]], used: Iterable[str]) -> 
             continue
         values = [row.get(name) for row in sample if not absent(row.get(name))]
         if values and all(isinstance(value, Mapping) for value in values):
-            inner = next((key for key in ("id", "user_id", "name") if all(isinstance(v, Mapping) and key in v for v in values)), None)
+            inner = next(
+                (
+                    key
+                    for key in ("id", "user_id", "name")
+                    if all(isinstance(v, Mapping) and key in v for v in values)
+                ),
+                None,
+            )
             if inner:
                 found[f"{name}.{inner}"] = PEOPLE.index(plain_name(name))
         elif values and all(isinstance(value, str | int | float) for value in values):

@@ -211,15 +211,15 @@ def _form(text: str, ending: str) -> tuple[str, str]:
         return "array", ""
     if start.startswith("{"):
         return _object_form(start), ""
-    if ending in (".json", ".jsonl", ".ndjson"):
-        return "lines", ""
     first = next((line for line in text.splitlines() if line.strip()), "")
+    counts = {mark: re.sub(r'"[^"]*"', "", first).count(mark) for mark in DELIMITERS}
+    best = max(DELIMITERS, key=counts.__getitem__)
+    if ending in (".json", ".jsonl", ".ndjson") and not counts[best] and not first.startswith("sep="):
+        return "lines", ""
     if first.lower().startswith("sep=") and len(first.rstrip()) == 5:  # Excel's own word for it
         return "csv", first.rstrip()[-1]
     if first.count("::") >= 2:
         return "csv", "::"
-    counts = {mark: re.sub(r'"[^"]*"', "", first).count(mark) for mark in DELIMITERS}
-    best = max(DELIMITERS, key=counts.__getitem__)
     if counts[best] or ending in (".csv", ".tsv", ".dat"):
         return ("csv", best) if counts[best] else ("csv", "\t" if ending == ".tsv" else ",")
     return "", ""
@@ -256,7 +256,7 @@ def rows_inside(value: Any) -> list[Any] | None:
     for key in ROW_KEYS:
         inside = value.get(key)
         if isinstance(inside, list) and inside and all(isinstance(one, dict) for one in inside):
-            if key in ("annotations", "items", "results") and len(value) > 3:
+            if key in ("annotations", "items", "results") and len(value) > 1:
                 continue  # a row with a list of its own, as Label Studio's task has
             return inside
     columns = list(value.values())

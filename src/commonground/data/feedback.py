@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,11 @@ class Note:
 
     text: str
     loud: bool = False
+
+
+def loud_notes(notes: Mapping[str, Sequence[Note]]) -> list[str]:
+    """The loud notes of every tag, each with its tag."""
+    return [f"data.{tag}: {note.text}" for tag, some in notes.items() for note in some if note.loud]
 
 
 @dataclass(frozen=True)

@@ -209,8 +209,8 @@ def two_answers(names: Iterable[str]) -> tuple[str, str] | None:
         for stem in _STEMS:
             if not stem and one in ("0", "1"):
                 continue
-            for form in ("{stem}{side}", "{side}{stem}"):
-                left, right, more = (form.format(stem=stem, side=side) for side in (one, other, third))
+            for before in (True, False):
+                left, right, more = (stem + side if before else side + stem for side in (one, other, third))
                 if left in plain and right in plain and (not third or more not in plain):
                     pair = plain[left], plain[right]
                     if pair not in found and not any(set(pair) & set(known) for known in found):

@@ -237,6 +237,8 @@ def _person(value: object) -> str | None:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     name = as_name("person", value)
+    if name is None and not absent(value):
+        raise RowError("person is empty")
     return None if name is None else check_text("person", name)
 
 

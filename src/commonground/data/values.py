@@ -7,7 +7,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-_INVISIBLE = frozenset(["Cf", "Cc"])
+_INVISIBLE = dict.fromkeys(
+    map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u180e")
+)  # marks that nobody sees
 
 
 class RowError(ValueError):
@@ -70,7 +72,7 @@ def as_name(name: str, value: object) -> str | None:
             except UnicodeEncodeError as error:
                 raise RowError(f"{name} is not valid Unicode", repr(value[error.start])) from error
             value = unicodedata.normalize("NFC", value)
-            value = "".join(mark for mark in value if unicodedata.category(mark) not in _INVISIBLE)
+            value = value.translate(_INVISIBLE)
         # ids that a CSV of floats wrote
         if re.fullmatch(r"\d{1,15}\.0", value):
             value = value[:-2]

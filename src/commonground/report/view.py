@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from commonground.report import figures
+from commonground.report.cautions import cautions
 from commonground.report.charter_view import charter
 from commonground.report.devices_view import cost, data_rows, egress, rows, statement
 from commonground.report.results_view import (
@@ -58,6 +59,7 @@ def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
         "title": title,
         "key": key,
         "summary": summary(result),
+        "cautions": cautions(result),
         "tiles": _tiles(result),
         "headline": [headline_row(p, mapping(policies, p)) for p in names],
         "glossary": [(label(p), POLICIES[p][1]) for p in names if p in POLICIES],
@@ -82,7 +84,7 @@ def part_view(title: str, result: Mapping[str, Any], key: str) -> View:
             for name in ("shared", "private")
             if mapping(result, "privacy", name)
         ],
-        "data": data_rows(result.get("data")),
+        "data": data_rows({k: v for k, v in mapping(result, "data").items() if k != "notes"}),
         "reproduce": result.get("reproduce"),
         "versions": rows(result.get("versions")),
         "cost": cost(result),
