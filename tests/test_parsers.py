@@ -28,7 +28,7 @@ SUITE, NIGHT = 100_000, 1_000_000
 READING = re.compile(
     r"json\.loads|np\.load\b|read_array_header|yaml\.(compose|load|safe_load)\(|tomllib\.load|zipfile\.ZipFile\("
     r"|load_ssh_public_key|load_pem_|np\.frombuffer|FromString|csv\.reader|gzip\.open|reply\.json\(|b64decode"
-    r"|OmegaConf\.create|load_from_disk|from_parquet"
+    r"|OmegaConf\.create|load_from_disk|ParquetFile|pyarrow\.ipc|literal_eval|json\.load\(|BZ2File|LZMAFile"
 )
 SEEN_ELSEWHERE = (  # what a bench wrote itself, and rooms by their other names
     "simulations/bench/", "src/commonground/client/", "src/commonground/server/",
@@ -71,9 +71,11 @@ COVERED = {
     "src/commonground/bounds/probes.py": "probes",
     "src/commonground/bounds/tiers.py": "shipped",
     "src/commonground/data/huggingface.py": "the library's readers: every error becomes a DataError",
-    "src/commonground/data/reading.py": "rows of JSON",
+    "src/commonground/data/columns.py": "shapes",
+    "src/commonground/data/containers.py": "file of another form",
+    "client/brought.py": "export",
+    "src/commonground/data/ratings_files.py": "ratings",
     "src/commonground/data/starter.py": "shipped",
-    "src/commonground/data/tables.py": "rows of JSON",
     "src/commonground/embeddings.py": OWN,
     "src/commonground/hub.py": "model's settings",
     "src/commonground/keystream.py": "random numbers",
@@ -99,7 +101,8 @@ NAMES = sorted(
     paper|offer|invitation|invitation's bytes|release|enrolment|enrolment's answer|manifest|configuration|
     configuration file|configuration file, whole|tournament|charter|charter file|carried charter|public parts|
     tensor|arrays|record|probes|head|front door's line|bundle|ratings|rows of JSON|rows of CSV|packed rows|
-    study's settings|model's settings|result
+    study's settings|model's settings|result|file of another form|rows in bz2|rows in xz|rows in zip|
+    rows in zstd|rows in utf-16|rows in parquet|rows in arrow|shapes|export
     """.replace("\n    ", "").split("|")
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -114,6 +115,42 @@ def failed(device: Device, *words: str, **variables: str) -> list[str]:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()
+
+
+def test_old_votes_are_brought_along_once(device: Device, tmp_path: Path) -> None:
+    """A file of an arena and the device's own export; an import that is done again keeps nothing twice."""
+    before = device.owner(lambda owner: owner.status())["comparisons"]
+    file = tmp_path / "battles.jsonl"
+    rows = [
+        {"judge": who, "winner": won, "conversation_a": talk(f"a{n}"), "conversation_b": talk(f"b{n}")}
+        for n, (who, won) in enumerate(
+            [("me", "model_b"), ("me", "tie"), ("you", "model_a"), ("me", "model_a")]
+        )
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert failed(device, "import", str(file), "--yes") == [
+        f"error: {file} holds comparisons of 2 people: me (2), you (1)",
+        "hint: say who you are in it: --person NAME",
+    ]
+    assert "Nobody can be asked here" in " ".join(failed(device, "import", str(file), "--person", "me"))
+    assert device.owner(lambda owner: owner.status())["comparisons"] == before
+    found = device.call("import", str(file), "--person", "me", "--yes")
+    assert (found["kept"], found["left_out"]) == (2, {"ties": 1, "comparisons of other people": 1})
+    newest = device.owner(lambda owner: owner.comparisons())["items"][0]
+    assert (newest["prompt"], newest["chosen"], newest["rejected"]) == ("Q", "a3", "b3")
+    assert device.call("import", str(file), "--person", "me", "--yes")["kept"] == 0
+    device.owner(lambda owner: owner.tie("T", "left", "right", "tie"))
+    device.call("export", str(tmp_path / "mine.zip"))
+    again = device.call("import", str(tmp_path / "mine.zip"), "--yes")
+    assert (again["kept"], again["bad_rows"]["count"]) == (0, 0)
+    assert again["already"] == sum(device.owner(lambda owner: owner.status())["comparisons"][k] for k in
+                                   ("taste", "safety", "ties"))  # fmt: skip
+    while device.owner(lambda owner: owner.status())["comparisons"] != before:
+        device.owner(lambda owner: owner.undo())
+
+
+def talk(answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}]
 
 
 def test_the_cap_of_the_private_adapter_is_set_by_command(device: Device) -> None:

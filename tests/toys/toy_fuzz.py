@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import bz2
 import copy
 import io
 import json
+import lzma
 import random
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord
@@ -27,6 +32,7 @@ from commonground.bounds.detectors import head_from
 from commonground.bounds.probes import read_probes
 from commonground.client import vault_pb2 as pb
 from commonground.client.arrays import from_blob, to_blob
+from commonground.client.brought import look
 from commonground.client.executor import foreign_files
 from commonground.client.invited import read_answer
 from commonground.client.wire import from_tensors, to_tensors
@@ -34,6 +40,7 @@ from commonground.config import Config
 from commonground.data.feedback import BadRows
 from commonground.data.ratings_table import read_ratings
 from commonground.data.reading import csv_rows, json_rows
+from commonground.data.rows import to_pairs
 from commonground.errors import CommonGroundError, InputError
 from commonground.hub import check_folder
 from commonground.manifest import Manifest, TensorSpec
@@ -300,10 +307,92 @@ def parsers(folder: Path) -> dict[str, Parser]:
         "rows of JSON": Parser(file("r.jsonl", lambda path: list(json_rows(path, BadRows()))), b'{"a": 1}\n{"b": [2]}\n', 2, as_bytes),
         "rows of CSV": Parser(file("r.csv", lambda path: list(csv_rows(path, BadRows()))), b'a,b\n1,"x"\n', 2, as_bytes),
         "packed rows": Parser(file("r.jsonl.gz", lambda path: list(json_rows(path, BadRows()))), _packed(b'{"a": 1}\n'), 1, as_bytes),
+        "file of another form": Parser(file("rows", lambda path: list(json_rows(path, BadRows()))), b'{"data": [{"a": 1}], "b": 2}', 2, as_bytes),
+        **{
+            f"rows in {form}": Parser(file(f"rows-{form}", lambda path: list(json_rows(path, BadRows()))), data, 0.5, as_bytes)
+            for form, data in packed_rows().items()
+        },
+        "shapes": Parser(file("shapes", _shapes), json.dumps(SHAPED).encode(), 0.3),
+        "export": Parser(file("export.zip", look), _export(), 1, as_bytes),
         "study's settings": Parser(file("study.toml", read_settings), b'study = "x"\naddress = "h:1"\n', 2, as_bytes),
         "model's settings": Parser(file("model/config.json", lambda path: check_folder(path.parent, "m")), b'{"a": {"b": 1}}', 1.5),
         "result": Parser(file("run/result.json", lambda path: RunFolder(path.parent).result()), json.dumps(result).encode(), 3),
     }  # fmt: skip
+
+
+SHAPED: list[list[dict[str, Any]]] = [  # a row or two of many shapes
+    [{"prompt": "Q", "chosen": [{"role": "user", "content": "Q"}], "rejected": {"role": "user", "content": "b"}}],
+    [{"conversation_a": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "winner": "model_a",
+      "conversation_b": [{"role": "user", "content": "b"}], "judge": {"id": 1}}],
+    [{"prompt": '["Q"]', "response_a": '["a"]', "response_b": '["b"]', "winner_model_a": 1, "winner_model_b": 0,
+      "winner_tie": 0}],
+    [{"data": {"prompt": "Q", "answer1": "a", "answer2": "b"},
+      "annotations": [{"completed_by": {"id": 1}, "result": [{"value": {"selected": "left"}}]}]}],
+    [{"fields": {"prompt": "Q", "response-1": "a", "response-2": "b"},
+      "responses": [{"user_id": "u", "values": {"q": {"value": [{"value": "response-1", "rank": 1}]}}}]}],
+    [{"prompt": {"text": "Q", "replies": [{"text": "a", "role": "assistant", "rank": 0, "replies": []},
+                                          {"text": "b", "role": "assistant", "rank": 1}]}}],
+    [{"message_id": "1", "parent_id": None, "text": "Q", "role": "prompter"},
+     {"message_id": "2", "parent_id": "1", "text": "a", "role": "assistant", "rank": 1}],
+    [{"user_id": "u", "conversation_history": [{"turn": 0, "role": "user", "content": "Q"},
+      {"turn": 0, "role": "model", "content": "a", "if_chosen": True, "score": 3}]}],
+    [{"prompt": {"messages": [{"role": "user", "content": "Q"}]},
+      "responses": [{"response_index": "A", "messages": []}],
+      "metadata": {"assessments": [{"annotator_id": "u", "ranking_blocks": {"world": [{"ranking": "A>B"}]}}]}}],
+    [{"info": {"post": "Q"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0}],
+    [{"first_turn_prompt": "Q", "first_turn_response_a": "a", "first_turn_response_b": "b",
+      "first_turn_preferred_response": "response_a"}],
+    [{"instruction": "Q", "completions": [{"response": "a", "overall_score": 1}, {"response": "b", "overall_score": 2}]}],
+    [{"prompt": "Q", "responses": ["a", "b"], "ranks": [1, 2]}],
+    [{"prompt": "Q", "completion": "a", "label": True}, {"prompt": "Q", "completion": "b", "label": False}],
+    [{"user_id": "u", "conversation_id": "c", "turn": 0, "user_prompt": "Q", "model_response": "a", "if_chosen": True},
+     {"user_id": "u", "conversation_id": "c", "turn": 0, "user_prompt": "Q", "model_response": "b", "if_chosen": False}],
+    [{"input": {"messages": [{"role": "user", "content": "Q"}]}, "preferred_output": [{"role": "assistant", "content": "a"}],
+      "non_preferred_output": [{"role": "assistant", "content": "b"}]}],
+]  # fmt: skip
+
+
+def _shapes(path: Path) -> None:
+    """Every shape of a document of shapes, each by itself."""
+    shapes = _values(path.read_bytes())
+    for rows in shapes if isinstance(shapes, list) else []:
+        placed = [
+            (f"r:{n}", row)
+            for n, row in enumerate(rows if isinstance(rows, list) else [])
+            if isinstance(row, dict)
+        ]
+        with suppress(CommonGroundError):
+            to_pairs(placed, {}, BadRows(), "r")
+
+
+def packed_rows() -> dict[str, bytes]:
+    """A file of two rows in each packing and each binary form."""
+    rows = [{"a": 1, "b": ["x"]}, {"a": 2, "b": []}]
+    plain = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    packed, parquet, arrow = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("rows", plain)
+    found = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(found, parquet)
+    with pyarrow.ipc.new_file(arrow, found.schema) as writer:
+        writer.write_table(found)
+    return {
+        "bz2": bz2.compress(plain), "xz": lzma.compress(plain), "zip": packed.getvalue(),
+        "zstd": pyarrow.compress(plain, codec="zstd", asbytes=True), "utf-16": plain.decode().encode("utf-16"),
+        "parquet": parquet.getvalue(), "arrow": arrow.getvalue(),
+    }  # fmt: skip
+
+
+def _export() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(
+            "comparisons.jsonl", '{"prompt": "Q", "chosen": "a", "rejected": "b", "tag": "taste"}\n'
+        )
+        archive.writestr(
+            "undecided.jsonl", '{"prompt": "Q", "first": "a", "second": "b", "verdict": "tie"}\n'
+        )
+    return file.getvalue()
 
 
 def _mapping(data: bytes) -> Any:

@@ -168,6 +168,11 @@ def arena_kaggle(rows: Iterable[Placed], with_: Folding) -> Iterator[Placed]:
         yield at, {"chosen": chosen, "rejected": rejected, **with_.context(row)}
 
 
+def _entries(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list; nothing where it is none."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
 def _as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [] if absent(value) else [value]
 
@@ -361,7 +366,7 @@ def oasst_trees(rows: Iterable[Placed], with_: Folding) -> Iterator[Placed]:
                 continue
             role = "assistant" if message.get("role") == "assistant" else "user"
             talk: list[Turn] = [*before, (role, message["text"])]
-            below = [one for one in message.get("replies") or [] if isinstance(one, Mapping)]
+            below = _entries(message.get("replies"))
             waiting += [(one, talk) for one in below]
             if role == "user" and below:
                 order = [(one.get("text"), _minus(one.get("rank"))) for one in below]
@@ -372,8 +377,8 @@ def prism_conversations(rows: Iterable[Placed], with_: Folding) -> Iterator[Plac
     """PRISM's other table: a row is a conversation, its turns stand in `conversation_history`."""
     for at, row in rows:
         turns: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for message in row["conversation_history"] if isinstance(row["conversation_history"], list) else []:
-            turn = number(message.get("turn")) if isinstance(message, Mapping) else None
+        for message in _entries(row.get("conversation_history")):
+            turn = number(message.get("turn"))
             if turn is None:
                 with_.bad.add(at, "a message of the conversation has no turn")
                 break
@@ -446,14 +451,13 @@ def collective_alignment(rows: Iterable[Placed], with_: Folding) -> Iterator[Pla
     for at, row in rows:
         texts = {
             str(one.get("response_index")): one.get("messages", one.get("content"))
-            for one in row.get("responses") or []
-            if isinstance(one, Mapping)
+            for one in _entries(row.get("responses"))
         }
-        for judged in find(row, "metadata.assessments") or []:
-            blocks = judged.get("ranking_blocks") if isinstance(judged, Mapping) else None
+        for judged in _entries(find(row, "metadata.assessments")):
+            blocks = judged.get("ranking_blocks")
             blocks = blocks if isinstance(blocks, Mapping) else {}
             wanted = ("personal", "world") if with_.tag == "taste" else ("world", "personal")
-            rankings = [one.get("ranking") for name in wanted for one in blocks.get(name) or []]
+            rankings = [one.get("ranking") for name in wanted for one in _entries(blocks.get(name))]
             ranking = next((one for one in rankings if isinstance(one, str) and one.strip()), "")
             if not _LEVELS.fullmatch(ranking.strip()):
                 with_.left_out[UNDECIDED] += 1
