@@ -51,7 +51,9 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_a_million_comparisons_are_read(file: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", CHILD, str(file)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(file)], capture_output=True, text=True, check=True
+    )
     rows, bad, seconds, megabytes = json.loads(done.stdout)
     print(f"\n{file.suffix}: {rows:,} comparisons, {seconds:.1f} s of CPU, {megabytes:.0f} MB")
     assert (rows, bad) == (ROWS, 0)

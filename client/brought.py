@@ -173,7 +173,7 @@ def _any_file(
     if person:
         left_out["comparisons of other people"] = people.total() - people[person]
     shape = read.reading.shape.says if read.reading else "PRISM's utterances"
-    notes = tuple(note.text for note in read.notes if "invented" not in note.text)
+    notes = tuple(note.text for note in read.notes if note.about != "people")
     return Brought(list(dict.fromkeys(votes)), people, (shape, *notes), +left_out, bad)
 
 

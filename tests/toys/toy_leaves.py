@@ -157,7 +157,7 @@ def documents(folder: Path) -> dict[str, Document]:
     from commonground.client.invited import check_software, derive, read_answer, read_file, take_models
     from commonground.client.profile import read_profile
     from commonground.config import Config
-    from commonground.data.check import check_path
+    from commonground.data.check import Given, check_path
     from commonground.data.hub import load_comparisons
     from commonground.data.ratings import load_ratings
     from commonground.data.request import Request, SourceSpec
@@ -292,7 +292,7 @@ def documents(folder: Path) -> dict[str, Document]:
         file("ratings/ratings.csv", as_csv(values.get("ratings", [])))
         path = file("ratings/items.jsonl", as_lines(values.get("items", [])))
         load_ratings(SourceSpec("ratings", str(path.parent), min_gap=1.0), ask)
-        check_path(path.parent)
+        check_path(path.parent, Given(min_gap=1.0))
 
     tiny_llama(0, 1).save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
@@ -393,7 +393,7 @@ def documents(folder: Path) -> dict[str, Document]:
         "study's settings": Document({"study": "x", "address": "h:1"}, studied),
         "profile": Document(profile, profiled),
         "pairs": Document(rows, pairs, most=5),
-        "pairs, csv": Document(rows[:3], table),
+        "pairs, csv": Document(rows[:4], table),
         "ratings": Document({"ratings": people, "items": items}, ratings, most=5),
         "public parts": Document([part, {**part, "name": "b.npy"}], parted),
         **{f"model's {name}": Document(plain, model(name), most=2) for name, plain in honest.items()},

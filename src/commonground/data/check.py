@@ -15,7 +15,7 @@ import numpy as np
 from commonground.comparisons import TAGS, Comparison, Tag
 from commonground.config import Config
 from commonground.data.containers import FORMS, recognise, rows_of
-from commonground.data.feedback import BadRows, TagFeedback
+from commonground.data.feedback import FEWER, IDLE, BadRows, TagFeedback
 from commonground.data.hub import read_source
 from commonground.data.ratings_files import ITEMS, TABLES, rating_files, read_columns
 from commonground.data.ratings_table import read_ratings
@@ -165,7 +165,7 @@ def _loaded(spec: SourceSpec, tag: Tag) -> TagFeedback:
 
 def _left_out(feedback: TagFeedback) -> dict[str, int]:
     """What is left out of the source; that a run asks for more people than there are is no loss."""
-    return {why: count for why, count in feedback.left_out.items() if not why.startswith("people asked for")}
+    return {why: count for why, count in feedback.left_out.items() if why not in (FEWER, IDLE)}
 
 
 def _kept(feedback: TagFeedback) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _check_pairs(path: Path, given: Given) -> dict[str, Any]:
     reading = read.reading
     plain = dict(reading.names) if reading else {}
     found = {"person": plain["person"]} if reading and reading.person_by_name else {}
-    notes = [note.text for note in feedback.notes if not note.text.startswith("columns that are not read")]
+    notes = [note.text for note in feedback.notes if note.about != "columns"]
     return {
         "source": "pairs",
         "path": str(path),

@@ -212,7 +212,7 @@ def outcome(value: object, map_: Mapping[str, str], row: Mapping[str, Any], side
         path = sides.get(side, "")
         if word == path or word in [row.get(f"model_{side}"), find(row, path)]:
             return side
-    raise RowError("the verdict is none that is known", word)
+    raise RowError("the verdict is none that is known", word, field="verdict")
 
 
 def check_verdicts(map_: Mapping[str, str], place: str) -> dict[str, str]:

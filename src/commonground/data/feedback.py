@@ -10,6 +10,9 @@ from typing import Any
 
 from commonground.comparisons import Comparison, Person
 
+# Reasons of `left_out` that are no loss: a run asked for more people than there are.
+FEWER = "people asked for that the source does not have"
+IDLE = "people asked for who get no train pair"
 SHOWN = 20  # bad rows kept with their place; the rest is only counted
 
 
@@ -51,10 +54,17 @@ def _place(line: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Note:
-    """What a reader of a result has to be told of its source; `loud`: before the run, and on top of it."""
+    """What a reader of a result has to be told of its source.
+
+    Attributes:
+        text: one line.
+        loud: it is said before the run, and above its numbers.
+        about: what it is about, where a program asks: `columns` that nothing read.
+    """
 
     text: str
     loud: bool = False
+    about: str = ""
 
 
 def loud_notes(notes: Mapping[str, Sequence[Note]]) -> list[str]:

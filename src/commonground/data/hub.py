@@ -135,5 +135,5 @@ def load_comparisons(spec: SourceLike, ask: Request) -> TagFeedback:
         why = "; ".join(f"{reason}: {count}" for reason, count in read.left_out.most_common(2))
         loud = (Note(f"more than a tenth of {read.seen} rows is left out ({why})", loud=True),)
     unused = "; ".join(f"{name} ({words})" for name, words in list(read.unused.items())[:12])
-    more = (Note(f"columns that are not read: {unused}"),) if unused else ()
+    more = (Note(f"columns that are not read: {unused}", about="columns"),) if unused else ()
     return replace(feedback, notes=loud + read.notes + feedback.notes + more)

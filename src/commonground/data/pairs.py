@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from commonground.comparisons import Comparison, Person
-from commonground.data.feedback import BadRows, Note, TagFeedback
+from commonground.data.feedback import FEWER, IDLE, BadRows, Note, TagFeedback
 from commonground.data.request import Request, Side
 from commonground.data.rows import PairRow
 from commonground.data.splits import draw_people, normalise, pair_sides
@@ -126,7 +126,7 @@ def _keep(
         if len(train) > ask.people:
             left_out["usable people beyond the number asked for"] = len(train) - ask.people
         elif len(train) < ask.people:
-            left_out["people asked for that the source does not have"] = ask.people - len(train)
+            left_out[FEWER] = ask.people - len(train)
     return people, {"train": train, "test": test}
 
 
@@ -157,7 +157,7 @@ def _deal(
         p for p in everybody if p.id in held["train"] or (p.split == "unseen" and p.id in held["test"])
     )
     if len(people) < len(everybody):
-        left_out["people asked for who get no train pair"] = len(everybody) - len(people)
+        left_out[IDLE] = len(everybody) - len(people)
         ids = {person.id for person in people}
         if stranded := sum(len(mine) for one, mine in held["test"].items() if one not in ids):
             left_out["test pairs of people without a train pair"] = stranded

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from commonground.comparisons import Comparison, Person
-from commonground.data.feedback import Note, TagFeedback
+from commonground.data.feedback import FEWER, Note, TagFeedback
 from commonground.data.ratings_table import Floats, Ints, RatingTable, read_ratings
 from commonground.data.request import Request, Side, SourceLike
 from commonground.data.splits import COLD_SHARE, draw_people, held_out, normalise, person_test_items
@@ -92,7 +92,7 @@ def load_ratings(spec: SourceLike, ask: Request) -> TagFeedback:
         if len(held) > ask.people:
             left_out["usable people beyond the number asked for"] = len(held) - ask.people
         elif len(held) < ask.people:
-            left_out["people asked for that the source does not have"] = ask.people - len(held)
+            left_out[FEWER] = ask.people - len(held)
     train_pairs: list[Comparison] = []
     test_pairs: list[Comparison] = []
     for person in (one.id for one in people):

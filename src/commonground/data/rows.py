@@ -132,6 +132,11 @@ def _structured(chosen: object, rejected: object, odd: Counter[str] | None) -> t
     return chosen, rejected
 
 
+def of_the_tag(tag: Tag) -> str:
+    """The reason why rows of the other tag are left out."""
+    return f"rows of the tag {tag}"
+
+
 def when(value: object) -> float | None:
     """A time in seconds: a number, or a date as ISO writes it; None = neither."""
     if isinstance(value, datetime):
@@ -238,7 +243,7 @@ def _person(value: object) -> str | None:
         value = value[0]
     name = as_name("person", value)
     if name is None and not absent(value):
-        raise RowError("person is empty")
+        raise RowError("person is empty", field="person")
     return None if name is None else check_text("person", name)
 
 
@@ -296,6 +301,7 @@ def to_pairs(
     look = _Look(reading)
     left_out: Counter[str] = Counter()
     odd: Counter[str] = Counter()
+    fields: Counter[str] = Counter()
     pairs: list[PairRow] = []
     every = look.watch(chain(sample, waiting))
     shape = reading.shape
@@ -310,27 +316,32 @@ def to_pairs(
                 raise RowError(reason, left_out=True)
             row = _decided(found, reading) if verdict else found
             if "tag" in names and (other := find(row, names["tag"])) in TAGS and other != tag:
-                raise RowError(f"rows of the tag {other}", left_out=True)
+                raise RowError(of_the_tag(other), left_out=True)
             pairs.append(to_pair(row, names, odd))
         except RowError as error:
             if error.left_out:
                 left_out[error.reason] += 1
             else:
                 bad.add(at, error.reason, error.value)
+                fields[error.field] += 1
     bad.in_order()
-    _enough(pairs, left_out, bad, place, reading)
+    _enough(pairs, left_out, bad, place, reading, fields)
     return Read(pairs, left_out, look.notes(pairs, odd, tag), reading, look.unused(), look.rows)
 
 
 def _enough(
-    pairs: Sequence[PairRow], left_out: Counter[str], bad: BadRows, place: str, reading: Reading
+    pairs: Sequence[PairRow],
+    left_out: Counter[str],
+    bad: BadRows,
+    place: str,
+    reading: Reading,
+    fields: Counter[str],
 ) -> None:
     """Refuse what gives no pair, and what names people in a form that is none for most rows."""
-    nameless = sum(count for reason, count in bad.reasons.items() if reason.startswith("person "))
-    if nameless > len(pairs):
+    if fields["person"] > len(pairs):
         raise DataError(
-            f"{place}: in {nameless} rows the person cannot be read; a text or a whole number is needed",
-            hint=next((line for line in bad.first if ": person " in line), None),
+            f"{place}: in {fields['person']} rows the person cannot be read; a text or a whole number is needed",
+            hint=f"first: {'; '.join(bad.first[:2])}",
         )
     if pairs:
         return
@@ -338,7 +349,7 @@ def _enough(
         reasons = "; ".join(f"{reason} ({count})" for reason, count in left_out.most_common(3))
         raise DataError(f"{place} gives no comparison: {reasons}", hint=reading.shape.beware or None)
     error = nothing_usable(place, bad)
-    if any("verdict is none" in reason for reason in bad.reasons):
+    if fields["verdict"]:
         column, first = reading.names.get("verdict", "the verdict"), "; ".join(bad.first[:2])
         error.hint = (
             f"say what the values of {column!r} mean: verdicts={{'1': a, '2': b, '0': tie}} or "
@@ -395,7 +406,7 @@ class _Look:
             guess = self._suspects()
             ask = f"; is it columns.person={guess[0]}?" if guess else ""
             where = "people are invented: no row names a person, so nothing here is personal"
-            notes.append(Note(where + ask, loud=tag == "taste" or bool(guess)))
+            notes.append(Note(where + ask, loud=tag == "taste" or bool(guess), about="people"))
         people = dict.fromkeys(row.person for row in pairs if row.person is not None)
         if twins := case_twins(people):
             some = "; ".join(", ".join(map(repr, same)) for same in twins[:3])

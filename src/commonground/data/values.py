@@ -13,13 +13,21 @@ _INVISIBLE = dict.fromkeys(
 
 
 class RowError(ValueError):
-    """Why a row cannot be used; always caught and counted. `left_out`: readable, and not wanted."""
+    """Why a row cannot be used; always caught and counted.
 
-    def __init__(self, reason: str, value: object = "", *, left_out: bool = False) -> None:
+    Attributes:
+        reason: in words, the same for the same fault.
+        value: what was found.
+        left_out: the row is readable, and not wanted.
+        field: which of our names the fault is in, where that matters to the whole file.
+    """
+
+    def __init__(self, reason: str, value: object = "", *, left_out: bool = False, field: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.value = str(value)
         self.left_out = left_out
+        self.field = field
 
 
 def absent(value: object) -> bool:
@@ -64,13 +72,14 @@ def as_name(name: str, value: object) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RowError(f"{name} is not a text or a whole number", value)
+        raise RowError(f"{name} is not a text or a whole number", value, field=name)
     if isinstance(value, str):
         if not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError as error:
-                raise RowError(f"{name} is not valid Unicode", repr(value[error.start])) from error
+                found = repr(value[error.start])
+                raise RowError(f"{name} is not valid Unicode", found, field=name) from error
             value = unicodedata.normalize("NFC", value)
             value = value.translate(_INVISIBLE)
         # ids that a CSV of floats wrote
