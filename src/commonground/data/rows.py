@@ -339,8 +339,9 @@ def _enough(
 ) -> None:
     """Refuse what gives no pair, and what names people in a form that is none for most rows."""
     if fields["person"] > len(pairs):
+        count = fields["person"]
         raise DataError(
-            f"{place}: in {fields['person']} rows the person cannot be read; a text or a whole number is needed",
+            f"{place}: in {count} rows the person cannot be read; a text or a whole number is needed",
             hint=f"first: {'; '.join(bad.first[:2])}",
         )
     if pairs:
