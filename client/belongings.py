@@ -21,6 +21,7 @@ from commonground.client.outbox import Sent
 from commonground.client.pieces import Piece
 from commonground.client.rounds import PAUSED, Rounds
 from commonground.client.takeout import erase, export
+from commonground.data.dialogue import one_turn
 from commonground.data.starter import STYLES, safety_pairs, taste_prompts
 from commonground.embeddings import Encoder
 from commonground.errors import CommonGroundError, InputError, PrivacyError, TrustError
@@ -140,7 +141,7 @@ class Belongings:
             raise InputError(f"tokens is {tokens}; accepted: 1 to {TOKENS}")
         if not prompt.strip():
             raise InputError("the prompt is empty; a text is needed")
-        yield from self._answers.write(self._rounds.workshop(), prompt, which, tokens)
+        yield from self._answers.write(self._rounds.workshop(), one_turn(prompt), which, tokens)
 
     def propose_tag(self, prompt: str, a: str, b: str) -> str:
         """See `OwnerClient.propose_tag`."""

@@ -21,7 +21,7 @@ from commonground.settings import to_dict
 
 Made = TypeVar("Made")
 READ = ("people", "seed", "runtime", "data", "evaluation", "attack")  # by those who make people and features
-READ_OF_MODEL = ("kind", "base", "dims", "basis")
+READ_OF_MODEL = ("kind", "base", "dims", "basis", "prompt_tokens", "answer_tokens")
 
 
 @dataclass(eq=False)

@@ -46,6 +46,7 @@ class Population:
         unit: tag -> in words, what one comparison is made of.
         minority: (people,) bool, the planted minority; None where none was planted.
         notes: tag -> what a reader of the result has to be told of the source.
+        cut: tag -> how many texts are longer than what the model reads, where that was looked at.
     """
 
     people: Sequence[Person]
@@ -58,6 +59,7 @@ class Population:
     unit: dict[str, str]
     minority: np.ndarray | None
     notes: dict[str, tuple[Note, ...]] = field(default_factory=dict)
+    cut: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commonground.comparisons import TAGS
+from commonground.embeddings import MAX_TOKENS
 from commonground.evaluation.accuracy import (
     Attainable,
     low_agreement,
@@ -298,6 +299,10 @@ def _data(world: World) -> dict[str, Any]:
         "left_out": population.left_out,
         "bad_rows": population.bad_rows,
         "notes": {tag: [asdict(note) for note in notes] for tag, notes in population.notes.items() if notes},
+        "cut": population.cut,
+        "tokens": {"prompt": world.config.model.prompt_tokens, "answer": world.config.model.answer_tokens}
+        if world.config.model.kind == "policy"
+        else {"answer": MAX_TOKENS},
         "unit": population.unit,
         "public": {tag: world.features.bases[tag].source for tag in TAGS},
     }

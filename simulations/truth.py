@@ -159,7 +159,10 @@ class Truth:
 
     def among(self, people: np.ndarray) -> Truth:
         """The truth about some people only. people: (people,) bool; owners keep their indices."""
-        keep = people[self.owner]
+        return self.where(people[self.owner])
+
+    def where(self, keep: np.ndarray) -> Truth:
+        """The truth about some comparisons only. keep: (n,) bool."""
         return replace(
             self,
             p_own=self.p_own[keep],

@@ -35,6 +35,7 @@ from commonground.simulations.features import reward_features
 from commonground.simulations.inputs import FILE as INPUTS
 from commonground.simulations.inputs import code_digests, compare, population_digests, read
 from commonground.simulations.known_basis import with_styles
+from commonground.simulations.lengths import as_read
 from commonground.simulations.noise_root import noise_root
 from commonground.simulations.planting import unseen_people
 from commonground.simulations.population import (
@@ -191,7 +192,7 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
     _refuse_unadaptable(config)
     lazy = common.once("sources", lambda: _lazy(config))
     if lazy is None:
-        population = common.once("people", lambda: populate(config))
+        config, population, sources = _from_files(config, common)
         unseen = np.array([person.split == "unseen" for person in population.people], dtype=bool)
         evaluated = _evaluated(config, unseen)
         present = np.arange(len(unseen))
@@ -199,9 +200,9 @@ def build_world(config: Config, progress: Progress | None = None, secret: int | 
         unseen = unseen_people(config.people, config.seed, config.data.split)
         present = evaluated = _evaluated(config, unseen)
         population = common.once("people", lambda: populate_some(config, lazy, evaluated.tolist()))
+        sources = population_digests(config, population)
     people = {population.people[place].id: place for place in present.tolist()}
     eligible = np.flatnonzero(~unseen)
-    sources = common.once("digests", lambda: population_digests(config, population))
     attack, liars = attack_of(config), np.zeros(0, np.int64)
     if attack is not None:
         liars = attackers(len(unseen), eligible, config.attack.fraction, config.attack.seed)
@@ -284,6 +285,13 @@ def _with_public(world: World) -> None:
         vectors = with_styles(text_vectors(config, texts, public=False))
     with threadpool_limits(1):
         world.models["shared"].public = public_models(config, world.models["shared"], pairs, vectors)
+
+
+def _from_files(config: Config, common: Common) -> tuple[Config, Population, dict[str, str]]:
+    """People of files, as the model reads what they said; and the digests of what was in the files."""
+    population = common.once("people", lambda: populate(config))
+    sources = common.once("digests", lambda: population_digests(config, population))
+    return *as_read(config, population), sources
 
 
 def _lazy(config: Config) -> PlantedSources | None:

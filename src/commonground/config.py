@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+AUTO = "auto"  # of a length: the 99th percentile of a simulation's texts
+
 
 @dataclass
 class SharedConfig:
@@ -24,7 +26,8 @@ class ModelConfig:
     directions (the first of the basis), `basis` public | planted (the truth's own; a simulation's privilege).
     policy: `layers` adapted from the top (0 = all), `rank`, `adapter` = form of the private one:
     styles (coefficients on public style adapters) | lora | core (r x r cores); `shared_factors` = what trains
-    in the shared one: one (B) | both | merged (fedex, flora); `answer_tokens` = how many of an answer count.
+    in the shared one: one (B) | both | merged (fedex, flora); `prompt_tokens`, `answer_tokens` = how many of
+    each are read (auto: fits a simulation's data).
     """
 
     kind: str = "reward"
@@ -36,7 +39,8 @@ class ModelConfig:
     basis: str = "public"
     adapter: str = "styles"
     shared_factors: str = "one"
-    answer_tokens: int = 64
+    prompt_tokens: int | str = "auto"
+    answer_tokens: int | str = "auto"
 
 
 @dataclass

@@ -11,9 +11,9 @@ import hashlib
 import importlib.util
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,22 @@ class Encoder:
         self._tokenizer: Any = None
 
     def _load(self) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
+
+        if self._tokenizer is None:
+            self._load_words()
+        with self._loading():
+            self._model = AutoModel.from_pretrained(self.name, dtype="float32", **WEIGHTS).eval()
+
+    def _load_words(self) -> None:
+        from transformers import AutoTokenizer
+
+        with self._loading():
+            self._tokenizer = AutoTokenizer.from_pretrained(self.name, **PLAIN)
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """With the hub closed, quiet, and with every error as one of ours."""
         from transformers.utils import logging
 
         logging.set_verbosity_error()
@@ -76,8 +91,7 @@ class Encoder:
         try:
             check_folder(Path(self.name), self.name)
             with closed_hub():
-                self._tokenizer = AutoTokenizer.from_pretrained(self.name, **PLAIN)
-                self._model = AutoModel.from_pretrained(self.name, dtype="float32", **WEIGHTS).eval()
+                yield
         except ModelError:
             raise
         except Exception as error:  # transformers, safetensors and the hub raise dozens of types
@@ -86,6 +100,16 @@ class Encoder:
                 f"model.base {self.name!r} cannot be loaded: {first[:200]}",
                 hint="point model.base at a local model folder with config.json, weights and a tokenizer",
             ) from error
+
+    def kept_ids(self, text: str) -> tuple[tuple[int, ...], bool]:
+        """The ids that are read of a text, and whether there is more of it."""
+        if self._tokenizer is None:
+            self._load_words()
+        ids = self._tokenizer(text or " ", split_special_tokens=True)["input_ids"]
+        kept = self._tokenizer(
+            text or " ", truncation=True, max_length=MAX_TOKENS, split_special_tokens=True
+        )["input_ids"]
+        return tuple(kept), len(ids) > MAX_TOKENS
 
     def _embed_one(self, text: str) -> np.ndarray:
         import torch

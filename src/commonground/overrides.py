@@ -124,5 +124,5 @@ def _kind(key: str) -> Any:
         else:
             return None
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return kind if str in typing.get_args(kind) and len(typing.get_args(kind)) == 2 else None
+        return kind if set(typing.get_args(kind)) == {str, type(None)} else None
     return kind if kind is str else None

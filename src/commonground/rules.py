@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from commonground.comparisons import TAGS
-from commonground.config import Config
+from commonground.config import AUTO, Config
 from commonground.privacy.adaptive_clip import LEAST_COHORT
 from commonground.privacy.banded import largest_band
 
@@ -82,6 +82,7 @@ def numbers(config: Config) -> Iterator[Fault]:
         "model.layers": 0,
         "model.rank": 1,
         "model.dims": 1,
+        "model.prompt_tokens": 16,
         "model.answer_tokens": 1,
         "data.pairs_per_person": 2,
         "data.test_pairs": 1,
@@ -109,7 +110,7 @@ def numbers(config: Config) -> Iterator[Fault]:
     }
     for key, low in least.items():
         value = value_of(config, key)
-        if value is not None and value < low:
+        if value is not None and value != AUTO and value < low:
             yield key, f"found {value}; accepted: at least {low:g}"
     positive = (
         "shared.rate", "loss.beta", "privacy.shared.epsilon", "privacy.shared.clip",

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from commonground import hub
-from commonground.config import Config
+from commonground.config import AUTO, Config
 from commonground.errors import ConfigError
 from commonground.files import read_text
 from commonground.overrides import DECIMAL, OverrideError, nested, odd_number, read_override
@@ -288,6 +288,9 @@ def check_values(
 def _convert(hint: Any, value: Any) -> tuple[bool, Any, str]:
     """(fits, converted value, what is accepted in words)."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if set(typing.get_args(hint)) == {int, str}:  # a number, or the word for one that is found
+            ok, converted, wanted = _convert(int, value)
+            return ok or value == AUTO, converted, f"{wanted}, or {AUTO}"
         inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
         if value is None:
             return True, None, ""

@@ -24,6 +24,10 @@ class HashEncoder:
     def __init__(self, base: str = "") -> None:
         self.name, self.digest = base, "hash"
 
+    def kept_ids(self, text: str) -> tuple[tuple[int, ...], bool]:
+        """Its letters, all of them."""
+        return tuple(map(ord, text)), False
+
     def embed(self, texts: Sequence[str], progress: Any = None, *, keep: bool = True) -> np.ndarray:
         """(n, SIZE) float32, unit rows."""
         rows = np.stack([generator(0, "hash encoder", text).standard_normal(SIZE) for text in texts])

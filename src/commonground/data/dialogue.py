@@ -13,9 +13,11 @@ from collections.abc import Sequence
 Turn = tuple[str, str]  # (role, content); roles as in chat templates: system, user, assistant
 
 MARK = "\n\nAssistant:"
-_SPOKEN = {"system": "System", "user": "Human", "assistant": "Assistant"}
+_SPOKEN = {"system": "System", "user": "Human", "assistant": "Assistant", "tool": "Tool"}
 _ROLES = {spoken: role for role, spoken in _SPOKEN.items()}
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant|System):")
+_MARKS = "|".join(_ROLES)
+_TURN = re.compile(rf"(?:\A\s*|\n\n)({_MARKS}):")
+_INSIDE = re.compile(rf"\n\n(?=(?:{_MARKS}):)")
 
 
 def turns(text: str) -> tuple[Turn, ...]:
@@ -30,10 +32,29 @@ def turns(text: str) -> tuple[Turn, ...]:
 
 
 def render(dialogue: Sequence[Turn]) -> str:
-    """Turns as one prompt: the plain text of a lone user turn, else a transcript."""
+    """Turns as one prompt: the plain text of a lone user turn, else a transcript.
+
+    What somebody says never opens another turn: a mark inside her words is moved by a blank, and a lone text
+    that begins with one is written as a transcript of one turn.
+    """
     if len(dialogue) == 1 and dialogue[0][0] == "user":
-        return dialogue[0][1].strip()
-    return "\n\n".join(f"{_SPOKEN.get(role, role.capitalize())}: {said.strip()}" for role, said in dialogue)
+        text = dialogue[0][1].strip()
+        if not _TURN.match(text):
+            return text
+    return "\n\n".join(
+        f"{_SPOKEN.get(role, role.capitalize())}: {_INSIDE.sub(chr(10) * 2 + ' ', said.strip())}"
+        for role, said in dialogue
+    )
+
+
+def one_turn(text: str) -> str:
+    """What somebody typed as the prompt of one turn of hers, whatever it looks like."""
+    return render([("user", text)])
+
+
+def opens(text: str) -> bool:
+    """Whether a text begins as a dialogue does."""
+    return _TURN.match(text) is not None
 
 
 def opening(prompt: str) -> str:

@@ -12,6 +12,7 @@ from commonground.training.features import public_features
 from commonground.training.model import PreferenceModel
 from commonground.training.reward import RewardFeatures, RewardModel
 from commonground.training.reward_basis import BasisRewardModel
+from commonground.training.texts import ANSWER_TOKENS, PROMPT_TOKENS, read_tokens
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,7 +98,8 @@ def policy_model(
         adapter=config.model.adapter,
         factors=config.model.shared_factors,
         styles=styles,
-        max_answer_tokens=config.model.answer_tokens,
+        max_prompt_tokens=read_tokens(config.model.prompt_tokens, PROMPT_TOKENS),
+        max_answer_tokens=read_tokens(config.model.answer_tokens, ANSWER_TOKENS),
         seed=config.seed,
         parts=parts,
     )

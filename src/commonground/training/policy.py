@@ -28,7 +28,7 @@ from commonground.training.gated import GatedDecoder, Row
 from commonground.training.label_coins import pair_name
 from commonground.training.model import Batch, Part, Rows, Tensors
 from commonground.training.pairwise import pairwise_sums
-from commonground.training.texts import TextEncoder
+from commonground.training.texts import ANSWER_TOKENS, PROMPT_TOKENS, TextEncoder
 from commonground.training.writing import Request, write, write_one
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class PolicyModel:
         factors: str = "one",
         seed: int = 0,
         parts: Parts | None = None,
-        max_answer_tokens: int = 64,
-        max_prompt_tokens: int = 192,
+        max_answer_tokens: int = ANSWER_TOKENS,
+        max_prompt_tokens: int = PROMPT_TOKENS,
         cache_bytes: int = 1 << 30,
     ) -> None:
         self._base = base
