@@ -19,6 +19,7 @@ from commonground.comparisons import TAGS, Comparison
 from commonground.config import AUTO, Config
 from commonground.data.feedback import Note
 from commonground.embeddings import MAX_TOKENS
+from commonground.errors import DataError
 from commonground.language_model import load_base
 from commonground.simulations.population import NO_TASTE, STARTER, Population
 from commonground.training import features
@@ -40,6 +41,10 @@ def as_read(config: Config, population: Population) -> tuple[Config, Population]
     Returns:
         The configuration with lengths in place of `auto`, and the population without pairs that the cut makes
         equal, with what was cut in `cut`, `left_out` and `notes`.
+
+    Raises:
+        DataError: fewer than two people are left.
+        ModelError: the model cannot be loaded.
     """
     tags = [tag for tag in TAGS if _source(config, tag) != STARTER]
     if not tags:
@@ -167,6 +172,12 @@ def _without(
             people = tuple(person for person in people if person.id in able)
             train = tuple(one for one in train if one.person in able)
             test = [one for one in test if one.person in able]
+    if len(people) < 2:
+        reasons = "; ".join(f"{reason}: {count}" for tag in cut for reason, count in left_out[tag].items())
+        raise DataError(
+            f"{len(people)} people have a comparison that the model can read; at least 2 are needed",
+            hint=reasons or None,
+        )
     return replace(
         population,
         people=people,

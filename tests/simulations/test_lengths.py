@@ -10,12 +10,15 @@ import pytest
 from toy_models import tiny_llama, tiny_tokenizer
 
 from commonground.config import Config
+from commonground.errors import DataError
 from commonground.recipe import resolve
 from commonground.settings import config_from
 from commonground.simulations.lengths import MOST_ANSWER, MOST_PROMPT, as_read
 from commonground.simulations.population import NO_TASTE, populate
 from commonground.simulations.world import build_world
 from commonground.training.texts import ANSWER_TOKENS, PROMPT_TOKENS, TextEncoder
+
+SEA = "sea " * 200
 
 
 def people_file(path: Path, tail: bool) -> Path:
@@ -101,3 +104,17 @@ def test_a_world_has_the_lengths_that_it_reads_with(tmp_path: Path, base: str) -
     assert model.texts._max_answer == world.config.model.answer_tokens
     assert model.texts._max_prompt == world.config.model.prompt_tokens
     assert world.sources == build_world(config).sources
+
+
+def test_where_nothing_is_left_the_reason_is_said(tmp_path: Path) -> None:
+    rows = [
+        {"person": f"p{n % 3}", "prompt": f"q {n}", "chosen": f"{n} {SEA} yes",
+         "rejected": f"{n} {SEA} no"}
+        for n in range(30)
+    ]  # fmt: skip
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = config_of(file)
+    with pytest.raises(DataError, match="0 people have a comparison that the model can read") as caught:
+        as_read(config, populate(config))
+    assert "pairs equal after the cut at 128 tokens: 30" in (caught.value.hint or "")
