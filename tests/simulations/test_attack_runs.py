@@ -57,7 +57,7 @@ def test_fraction_zero_is_no_attack_bit_for_bit(
         assert value.tobytes() == learned(plain[0])[name].tobytes()
 
 
-@pytest.mark.parametrize("name", ["min_max", "unaligned"])
+@pytest.mark.parametrize("name", ["min_max", pytest.param("unaligned", marks=pytest.mark.night)])
 def test_an_attacked_run_is_the_same_in_process_and_as_a_fleet(kit: Kit, tmp_path: Path, name: str) -> None:
     attack = (f"attack.name={name}", "attack.fraction=0.3", "privacy.shared.epsilon=inf")
     found = kit(tmp_path / "one", *attack)
@@ -85,7 +85,13 @@ def test_an_attacked_and_gated_run_on_ray_is_that_in_this_process(kit: Kit, tmp_
         assert value.tobytes() == theirs[key].tobytes()
 
 
-@pytest.mark.parametrize("name", ["label_flip", "unaligned", "sign_flip", "adaptive_under_clip"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("label_flip", "adaptive_under_clip"),
+        *(pytest.param(name, marks=pytest.mark.night) for name in ("unaligned", "sign_flip")),
+    ],
+)
 def test_an_undefended_attack_succeeds(kit: Kit, tmp_path: Path, name: str) -> None:
     """Of what people would say about safety, the shared adapter learns most, or less than half.
 

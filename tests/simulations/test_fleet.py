@@ -81,7 +81,10 @@ def same_steps(left: np.ndarray, right: np.ndarray, step: float) -> None:
 @pytest.mark.parametrize(
     "variant", VARIANTS, ids=lambda v: ",".join(f"{k}={x}" for k, x in v.items()) or "plain"
 )
-@pytest.mark.parametrize("chunk", [1, pytest.param(7, marks=pytest.mark.identity), 64])
+@pytest.mark.parametrize(
+    "chunk",
+    [pytest.param(1, marks=pytest.mark.night), pytest.param(7, marks=pytest.mark.identity), 64],
+)
 def test_two_rounds_of_a_fleet_are_those_of_one_device_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
     stores: tuple[Store, FleetStore],

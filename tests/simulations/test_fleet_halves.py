@@ -119,7 +119,10 @@ def test_nothing_private_changes_a_byte(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert outbound(replace(world, train_rows=other), tmp_path / "safety") != plain
 
 
-@every_half
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("maxmin", "scaffold") else pytest.param(n, marks=pytest.mark.night) for n in HALVES],
+)
 def test_in_the_other_schedules_it_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     world = world_of(monkeypatch, name, schedule="alternating")
     assert outbound(world, tmp_path / "loud", loud=True) != outbound(world, tmp_path / "plain")

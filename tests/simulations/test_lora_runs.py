@@ -54,7 +54,10 @@ def words(base: Path, name: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("flora", "hetlora", "rolora") else pytest.param(n, marks=pytest.mark.night) for n in NAMES],
+)
 def test_a_policy_run_of_both_factors(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -113,7 +113,7 @@ def test_a_damaged_run_is_one_line(kit: Kit, plain: Plain, tmp_path: Path, file:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.night)])
 def test_signals_stop_the_command_and_it_says_how_to_go_on(
     kit: Kit, plain: Plain, tmp_path: Path, number: signal.Signals
 ) -> None:

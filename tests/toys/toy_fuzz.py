@@ -309,10 +309,10 @@ def parsers(folder: Path) -> dict[str, Parser]:
         "packed rows": Parser(file("r.jsonl.gz", lambda path: list(json_rows(path, BadRows()))), _packed(b'{"a": 1}\n'), 1, as_bytes),
         "file of another form": Parser(file("rows", lambda path: list(json_rows(path, BadRows()))), b'{"data": [{"a": 1}], "b": 2}', 2, as_bytes),
         **{
-            f"rows in {form}": Parser(file(f"rows-{form}", lambda path: list(json_rows(path, BadRows()))), data, 0.5, as_bytes)
+            f"rows in {form}": Parser(file(f"rows-{form}", lambda path: list(json_rows(path, BadRows()))), data, 0.2, as_bytes)
             for form, data in packed_rows().items()
         },
-        "shapes": Parser(file("shapes", _shapes), json.dumps(SHAPED).encode(), 0.3),
+        "shapes": Parser(file("shapes", _shapes), json.dumps(SHAPED).encode(), 0.15),
         "export": Parser(file("export.zip", look), _export(), 1, as_bytes),
         "study's settings": Parser(file("study.toml", read_settings), b'study = "x"\naddress = "h:1"\n', 2, as_bytes),
         "model's settings": Parser(file("model/config.json", lambda path: check_folder(path.parent, "m")), b'{"a": {"b": 1}}', 1.5),
