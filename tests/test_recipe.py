@@ -79,3 +79,18 @@ def test_a_round_asks_a_device_for_as_much_however_many_others_there_are() -> No
     joint = [*words, "schedule=joint"]
     few, many = (plan_of(*joint, f"people={people}").private.steps_per_visit for people in (8, 4000))
     assert (few, many) == (8, 20)
+
+
+@pytest.mark.parametrize("kind", ["reward", "policy"])
+def test_the_plan_draws_flips_and_noises_as_the_claim_was_made_for(kind: str) -> None:
+    """What is charged is computed from the claim, and what is done from the plan."""
+    words = (f"model.kind={kind}", "privacy.private.epsilon=8", "privacy.private.sampling=0.125")
+    noisy = plan_of(*words).private
+    own = private_claim(mechanism="dp_sgd", epsilon_target=8.0, sampling=0.125, steps=noisy.steps)
+    assert (noisy.sampling, noisy.noise_multiplier, noisy.flip_probability) == (
+        own.sampling, own.noise_multiplier, 0.0
+    )  # fmt: skip
+    if kind == "reward":
+        label = plan_of("privacy.private.mechanism=label", "privacy.private.epsilon=2").private
+        assert label.flip_probability == pytest.approx(1 / (1 + math.exp(2)), rel=1e-6)
+        assert label.noise_multiplier == 0

@@ -20,6 +20,7 @@ from toy_vault import Vault, running
 from toy_world import HashEncoder
 
 from commonground.client import belongings
+from commonground.client import lives as lives_room
 from commonground.client.learner import Learner
 from commonground.client.lives import ASKED, NEW_SHARED, TAKEN_BACK
 from commonground.client.private_ledger import PrivateLedger
@@ -331,3 +332,26 @@ def test_a_charge_that_the_disk_refuses_lets_no_fit_be(box: Vault, monkeypatch: 
     phase(box, 1)
     assert lives(box) == []
     assert replace(box.server.rounds.lives.current()[0], seed=0).paid == ""
+
+
+def test_every_life_draws_afresh_and_labels_are_turned_round_once(
+    box: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same draws under two fits cancel; labels that are turned round anew tell the truth on average."""
+    seen: list[tuple[object, object]] = []
+
+    class Noted(Learner):
+        def __init__(self, meant: Any, found: Any, seed: Any, person: Any, label: Any, noise: Any) -> None:
+            seen.append((seed, label))
+            super().__init__(meant, found, seed, person, label, noise)
+
+    monkeypatch.setattr(lives_room, "Learner", Noted)
+    phase(box, 1)
+    box.owner.refit()
+    box.owner.reset()
+    box.teach(6)
+    phase(box, 2)
+    seeds = list(dict.fromkeys(seed for seed, _ in seen))
+    assert len(seeds) >= 3  # of the first life, of the fresh fit, and of what came after the reset
+    assert len({label for _, label in seen}) == 1
+    assert seen[0][1] not in seeds

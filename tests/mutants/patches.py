@@ -53,9 +53,9 @@ _shared = _of(f"{TRAINING}/shared_phase.py", "training/test_update.py")
 _private = _of(f"{TRAINING}/private_phase.py", "training/test_update.py")
 _server = _of("strategies/person_dp.py", "strategies/test_person_dp.py")
 _ledger = _of("client/device_ledger.py", "client/test_device_ledger.py")
-_lives = _of("client/lives.py", "client/test_owner.py", "client/test_renew.py")
+_lives = _of("client/lives.py", "client/test_lives.py", "client/test_owner.py", "client/test_renew.py")
 _runner = _of("simulations/runner.py", "privacy/test_claims.py", "simulations/test_runner.py")
-_deployed = _of("server/deployed.py", "server/test_deployed.py")
+_deployed = _of("server/deployed.py", "server/test_setup.py", "server/test_deployed.py")
 _recipe = _of("src/commonground/recipe.py", "test_recipe.py", "simulations/test_runner.py")
 
 PATCHES: tuple[Patch, ...] = (

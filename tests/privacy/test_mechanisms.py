@@ -12,6 +12,8 @@ from commonground.privacy.accounting import flip_probability
 from commonground.privacy.mechanisms import (
     clip_per_pair,
     gaussian_noise,
+    noise_on_grid,
+    noised_sum,
     noisy_mean,
     poisson_rows,
     randomised_response,
@@ -246,3 +248,18 @@ def test_randomised_response() -> None:
         randomised_response(50, 0.5, generator(9))
     with pytest.raises(InputError, match="epsilon"):
         flip_probability(0)
+
+
+def test_noise_lies_on_its_grid_and_what_is_noised_too() -> None:
+    """Else the low bits of a released number tell what they were added to."""
+    step, deviation = 2.0**-12, 0.37
+    normals = generator(0, "noise on a grid").standard_normal(4000)
+    noise = noise_on_grid(normals, deviation, step)
+    assert (noise / step == np.round(noise / step)).all()
+    assert np.abs(noise - normals * deviation).max() <= step / 2
+    total = np.arange(4000) * step
+    released = noised_sum(total, normals, deviation, step)
+    assert (released / step == np.round(released / step)).all()
+    for off in (step / 3, step / 2, 1e-15):
+        with pytest.raises(InputError, match="off its grid"):
+            noised_sum(total + off, normals, deviation, step)

@@ -81,7 +81,12 @@ def test_a_study_with_a_real_model(tmp_path: Path, trust: str) -> None:
     assert build_model(config, [setup.starter_pair()], parts=parts).public_digests() == model.public_digests()
 
     job = study_job(study)
-    assert (job.noise_multiplier > 0) == (trust == "central")
+    # As loud as the claim that is charged says, wherever the noise is made.
+    z = study.terms.claim.noise_multiplier
+    assert z > 0
+    assert job.noise_multiplier == (pytest.approx(z, rel=1e-12) if trust == "central" else 0)
+    made = pytest.approx(z * study.manifest.clip, rel=1e-12)
+    assert job.device_noise == (0 if trust == "central" else made)
     assert (job.participations, job.minimum) == (study.terms.most, 1)
     assert job.wrapper().manifest.digest == own.digest
     assert job.initial_arrays().keys() == {spec.name for spec in own.broadcast}

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dp_accounting
 import numpy as np
 import pytest
 import toy_world
+from dp_accounting.pld import PLDAccountant
 from toy_charter import signed_charter
 from toy_models import tiny_llama, tiny_tokenizer
 from toy_runs import Kit
 
 from commonground.bounds.charter import load_charter
 from commonground.errors import CommonGroundError, ConfigError, DataError, InterruptedRunError, StorageError
+from commonground.server.job import Job
 from commonground.simulations.devices import SimulatedDevice
 from commonground.simulations.folder import CONFIG, EVENTS, LOG, NEEDED, REPORT, RESULT, read_events
 from commonground.simulations.runner import simulate
@@ -86,6 +89,20 @@ def test_result_has_every_key_of_the_schema(plain: Plain) -> None:
     assert {"messages", "bytes", "tensors", "private_tensors", "refused"} <= set(result["egress"])
     assert (folder / CONFIG).is_file()
     assert (folder / REPORT).stat().st_size > 10_000
+
+
+def test_the_job_s_noise_costs_what_is_printed(kit: Kit, tmp_path: Path) -> None:
+    """By Google's accountant, from the job's own numbers: what is added is what is charged."""
+    folder = tmp_path / "run"
+    result = kit(folder, "privacy.shared.epsilon=4")
+    job = Job.load(folder / "state" / "job-shared.json")
+    said = result["privacy"]["shared"]
+    accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-3)
+    step = dp_accounting.PoissonSampledDpEvent(job.q, dp_accounting.GaussianDpEvent(job.noise_multiplier))
+    accountant.compose(dp_accounting.SelfComposedDpEvent(step, job.rounds))
+    found = float(accountant.get_epsilon(said["delta"]))
+    charged = said["epsilon_if_many"]  # delta means little over twelve people
+    assert 0.9 * charged < found <= charged * 1.01
 
 
 def test_result_is_clean_json_on_disk(plain: Plain) -> None:

@@ -502,3 +502,28 @@ def test_a_state_of_other_people_is_refused() -> None:
         private_phase(
             model, toy_reward.crowd(), None, first_private(model, 2, PRIVATE), PRIVATE, seed=0, steps=1
         )
+
+
+def test_every_round_of_one_comparison_each_draws_its_own_at_the_claimed_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`unit=comparison` is charged for a Poisson draw a round: not for the same one, nor for a larger one."""
+    model, people, seen = toy_reward.model(), toy_reward.crowd(), list[Rows]()
+    real = model.batch
+
+    def noted(rows: Rows, *more: Any) -> Batch:
+        seen.append(rows)
+        return real(rows, *more)
+
+    monkeypatch.setattr(model, "batch", noted)
+    plan, rounds = replace(ONE_STEP, pair_sampling=0.2), 60
+    for round in range(1, rounds + 1):
+        shared_phase(model, people, moved(model), plan, seed=5, round=round)
+    drawn = [sorted(rows.index[rows.mask > 0].tolist()) for rows in seen]
+    trials = rounds * sum(len(mine["safety"]) for mine in people.rows)
+    count = sum(map(len, drawn))
+    assert abs(count - 0.2 * trials) < 5 * math.sqrt(trials * 0.2 * 0.8)
+    assert len({tuple(one) for one in drawn}) > rounds // 2
+    assert {index for one in drawn for index in one} == {
+        int(i) for mine in people.rows for i in mine["safety"]
+    }
