@@ -24,7 +24,10 @@ from commonground.data.request import SourceSpec
 from commonground.data.shapes import read_as
 from commonground.data.sources import load_tag
 from commonground.data.splits import normalise
+from commonground.embeddings import MAX_TOKENS, Encoder
 from commonground.errors import DataError
+from commonground.evaluation.format_probe import format_probe
+from commonground.randomness import generator
 
 SOURCES = (
     "ratings: a folder with ratings.csv (person, item, rating) and items.jsonl (item, text), or one table "
@@ -201,6 +204,8 @@ def _check_pairs(path: Path, given: Given) -> dict[str, Any]:
         "prompts": len({normalise(row.prompt) for row in read.rows}),
         "lengths": _lengths(feedback.train),
         "only_the_prompt_decides": _contradicted(feedback.train + feedback.test),
+        "cut_by_a_reward": _cut(feedback.train + feedback.test),
+        "format_probe": _probe(feedback),
         "run": _kept(feedback),
         "bad_rows": bad.to_dict(),
         "left_out": _left_out(feedback),
@@ -220,6 +225,27 @@ def _lengths(pairs: Sequence[Comparison]) -> dict[str, Any]:
         median, high = np.quantile(sizes, (0.5, 0.99))
         found[name] = {"median": int(median), "99%": int(high), "most": int(sizes.max())}
     return found
+
+
+def _cut(pairs: Sequence[Comparison]) -> dict[str, int]:
+    """What the packaged encoder of a reward does not read: comparisons with a cut answer, and equal then."""
+    encoder = Encoder("")
+    read = {text: encoder.kept_ids(text) for text in {t for p in pairs for t in (p.chosen, p.rejected)}}
+    return {
+        "tokens": MAX_TOKENS,
+        "comparisons": len(pairs),
+        "cut": sum(read[p.chosen][1] or read[p.rejected][1] for p in pairs),
+        "equal_then": sum(read[p.chosen][0] == read[p.rejected][0] for p in pairs),
+    }
+
+
+def _probe(feedback: TagFeedback) -> dict[str, Any]:
+    """How often format alone is right on what a run holds out: what a model has to beat."""
+    found = format_probe(feedback.train, feedback.test, resamples=200, rng=generator(1, "check", "probe"))
+    taste = found.get("taste") or {}
+    return {
+        name: taste[name] for name in ("accuracy", "low", "high", "longer") if taste.get(name) is not None
+    }
 
 
 def _contradicted(pairs: Sequence[Comparison]) -> int:
