@@ -396,3 +396,11 @@ def test_a_group_that_is_no_label_is_dropped_and_the_comparison_kept(write_jsonl
     found = read(write_jsonl(rows))
     assert (len(found.rows), found.rows[0].group) == (1, None)
     assert any("groups that are no text" in note.text for note in found.notes)
+
+
+def test_a_column_that_names_one_alone_is_said_loudly(write_jsonl: Write) -> None:
+    rows = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", "judge": "gpt"} for n in range(4)]
+    (note,) = [note for note in read(write_jsonl(rows)).notes if "by its name" in note.text]
+    assert note.loud
+    assert "columns.person= says that it names nobody" in note.text
+    assert read(write_jsonl(rows), columns={"person": ""}).rows[0].person is None

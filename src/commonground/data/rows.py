@@ -399,10 +399,13 @@ class _Look:
         if reading.shape.beware:
             notes.append(Note(f"read as {reading.shape.says}: {reading.shape.beware}"))
         person = reading.names.get("person")
-        if reading.person_by_name and any(row.person for row in pairs):
-            notes.append(
-                Note(f"people are taken from the column {person!r}, by its name (columns.person={person})")
-            )
+        found = {row.person for row in pairs if row.person is not None}
+        if reading.person_by_name and found:
+            words = f"people are taken from the column {person!r}, by its name (columns.person={person})"
+            alone = len(found) == 1  # a model that judged, perhaps
+            if alone:
+                words += f"; it names {found.pop()!r} alone: columns.person= says that it names nobody"
+            notes.append(Note(words, loud=alone))
         if not any(row.person is not None for row in pairs):
             guess = self._suspects()
             ask = f"; is it columns.person={guess[0]}?" if guess else ""
