@@ -126,8 +126,8 @@ def _cut(
         if prompt is not None:
             short, form = prompt(pair.prompt)
             found["prompts_cut"] += short
-            if form != "as said":
-                found[form.replace(" ", "_")] += 1
+            if form != "as_said":
+                found[form] += 1
     return dict(found)
 
 

@@ -105,19 +105,19 @@ def test_a_conversation_keeps_its_roles() -> None:
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\ntwo"
         "<|im_end|>\n<|im_start|>tool\n42<|im_end|>\n<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert encoder.cuts(TALK) == (False, "as said")
+    assert encoder.cuts(TALK) == (False, "as_said")
 
 
 def test_a_template_without_a_role_gets_the_nearest_conversation_that_it_takes() -> None:
     text, encoder = written(STRICT, TALK)
     assert text == "[user]Be kind.\n\none[assistant]two[user]Tool: 42\n\nthree[assistant]"
-    assert encoder.cuts(TALK) == (False, "system folded")
+    assert encoder.cuts(TALK) == (False, "system_folded")
     text, encoder = written(SILENT, "System: Be kind.\n\nHuman: one")
     assert text == "(user)Be kind.\n\none"
-    assert encoder.cuts("System: Be kind.\n\nHuman: one") == (False, "system folded")
+    assert encoder.cuts("System: Be kind.\n\nHuman: one") == (False, "system_folded")
     text, encoder = written(STRICT, "Assistant: two\n\nHuman: three")
     assert text == "[user]Assistant: two\n\nHuman: three[assistant]"
-    assert encoder.cuts("Assistant: two\n\nHuman: three") == (False, "one turn")
+    assert encoder.cuts("Assistant: two\n\nHuman: three") == (False, "one_turn")
 
 
 def test_what_somebody_says_opens_no_turn() -> None:

@@ -54,8 +54,8 @@ class Chat:
     Attributes:
         ends: the template's own texts before, between and after the turns' words, n + 1.
         said: (role, words) of the n turns as the template writes them.
-        form: `as said`; `system folded` into the first user turn, or `tool folded` into a turn of the user,
-            where the template has no such role; `one turn` where it takes no such conversation at all.
+        form: `as_said`; `system_folded` into the first user turn, or `tool_folded` into a turn of the user,
+            where the template has no such role; `one_turn` where it takes no such conversation at all.
     """
 
     ends: tuple[str, ...]
@@ -82,16 +82,16 @@ def chat(tokenizer: Any, said: Sequence[Turn]) -> Chat:
 
 def _forms(said: Sequence[Turn]) -> Iterator[tuple[str, list[Turn]]]:
     """A conversation and what may stand for it, the nearest first."""
-    yield "as said", list(said)
+    yield "as_said", list(said)
     untooled = _merged([("user", f"Tool: {text}") if role == "tool" else (role, text) for role, text in said])
     if any(role == "tool" for role, _ in said):
-        yield "tool folded", untooled
+        yield "tool_folded", untooled
     system = "\n\n".join(text for role, text in untooled if role == "system")
     rest = [turn for turn in untooled if turn[0] != "system"]
     if rest and rest[0][0] == "user":
         first = f"{system}\n\n{rest[0][1]}" if system else rest[0][1]
-        yield "system folded", _merged([("user", first), *rest[1:]])
-    yield "one turn", [("user", render(said))]
+        yield "system_folded", _merged([("user", first), *rest[1:]])
+    yield "one_turn", [("user", render(said))]
 
 
 def _merged(said: Sequence[Turn]) -> list[Turn]:

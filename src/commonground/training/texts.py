@@ -44,7 +44,7 @@ class TextEncoder:
         """Ids of a prompt, whether it was cut, and in which form the template took its turns."""
         if not getattr(self._tokenizer, "chat_template", None):
             ids = with_ends(self._tokenizer, text)
-            return self._some(ids)[-self._max_prompt :], len(ids) > self._max_prompt, "as said"
+            return self._some(ids)[-self._max_prompt :], len(ids) > self._max_prompt, "as_said"
         said = turns(text)
         if not opens(text):  # as it stands, with its blanks
             said = (("user", text),)
