@@ -1,4 +1,4 @@
-"""No test waits a fixed time for another process or thread, and no test times itself.
+"""No test waits a fixed time for another process or thread, times itself, or takes a port of others.
 
 The class of fault: a limit that a quiet machine keeps to and a busy one does not, such as 60 s for a vault
 that was killed. All waiting goes through `toy_patience`.
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import toy_port
 from toy_patience import a_while, all_gone, ended, joined, until
 
 TESTS = Path(__file__).parent
@@ -26,6 +27,7 @@ WAITS = {
     "result", "wait_procs", "settimeout", "Client", "AsyncClient", "create_connection", "HTTPSConnection",
     "HTTPConnection", "wait_for", "wait_for_function", "wait_for_selector", "wait_for_url", "urlopen",
     "wait_for_timeout", "set_default_timeout", "set_default_navigation_timeout", "expect_download", "click",
+    "send_and_receive",
 }  # fmt: skip
 FIRST = {"wait", "join", "result", "settimeout", "wait_for_timeout", "set_default_timeout"}
 CLOCKS = {"monotonic", "perf_counter", "process_time"}
@@ -54,6 +56,8 @@ def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "a time limit of its own"
         elif isinstance(node, ast.Call):
             name = name_of(node)
+            if name == "free_port":
+                yield node.lineno, "free_port is anybody's until it is bound; `own_port` is this test's"
             if ast.unparse(node.func) in ("sleep", "time.sleep"):
                 yield node.lineno, "sleep; `until` waits for something, `a_while` for nothing"
             given = [k.value for k in node.keywords if k.arg == "timeout"] if name in WAITS else []
@@ -88,6 +92,8 @@ def test_no_test_file_waits_a_fixed_time() -> None:
         "subprocess.run(words, timeout=120)",
         "page.wait_for_timeout(200)",
         "httpx.get(url, timeout=5.0)",
+        "grid.send_and_receive(flood, timeout=150)",
+        "port = free_port()",
     ],
 )
 def test_the_look_finds_what_it_is_for(code: str) -> None:
@@ -120,6 +126,19 @@ def test_waiting_ends_with_what_happened_and_with_who_should_have_done_it() -> N
     thread = threading.Thread(target=a_while, args=[0.01])
     thread.start()
     joined(thread)
+
+
+def test_a_port_is_not_given_twice_though_nobody_listens_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = toy_port.own_port()
+    other = "import sys; sys.path.insert(0, sys.argv[1]); import toy_port; toy_port.LOW = int(sys.argv[2])\n"
+    other += "toy_port.HIGH = toy_port.LOW + 50; print(*[toy_port.own_port() for _ in range(10)])"
+    words = [sys.executable, "-c", other, str(TESTS / "toys"), str(first)]
+    taken = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert len(set(taken)) == 10
+    assert str(first) not in taken
+    asked = iter([first, first, first + 1, first + 2, first + 3, first + 4, first + 5])
+    monkeypatch.setattr(toy_port, "_RANDOM", type("Same", (), {"randrange": lambda *_: next(asked)})())
+    assert toy_port.own_port() != first
 
 
 IGNORED = """

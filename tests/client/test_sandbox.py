@@ -86,7 +86,7 @@ def owns():
             for word in {text, *text.split(), *text.split('"')}:
                 if 20 <= len(word) <= 200 and word.isascii() and word.isprintable():
                     try:
-                        stub.Status(pb.Nothing(), metadata=(("owner-token", word),), timeout=20)
+                        stub.Status(pb.Nothing(), metadata=(("owner-token", word),), timeout=900)
                         return True
                     except grpc.RpcError as error:
                         if error.code() is not grpc.StatusCode.UNAUTHENTICATED:

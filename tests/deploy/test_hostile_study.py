@@ -22,6 +22,7 @@ import toy_profile
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from real_parts import PASSPHRASE, Device, comparisons, until
+from toy_patience import LIMIT
 from toy_superlink import Run, SuperLink, bundle
 from toy_vault import Operator, offer_of, study_config
 
@@ -205,7 +206,7 @@ def test_a_flood_of_tasks_is_answered_in_order_and_ends(hostile: Hostile) -> Non
     hostile.operator.version -= 1
     with hostile.link.run(hostile.evil()) as run:
         flood = [hostile.question(4, 0.04, release) for _ in range(12)]
-        replies = list(run._grid.send_and_receive(flood, timeout=150))
+        replies = list(run._grid.send_and_receive(flood, timeout=LIMIT))
         assert len(replies) == 12
         assert len({to_blob(arrays_of(reply)) for reply in replies}) == 1
     assert hostile.spent() == spent

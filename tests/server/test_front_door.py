@@ -14,6 +14,7 @@ import pytest
 import toy_device
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from toy_patience import LIMIT, until
+from toy_port import own_port
 from toy_study import make_study
 
 from commonground.errors import InputError
@@ -32,7 +33,7 @@ from commonground.server.front_door import (
     write_config,
 )
 from commonground.server.limits import OTHER, limits
-from commonground.server.superlink import free_port, listens
+from commonground.server.superlink import listens
 from commonground.strategies.records import train_content
 
 
@@ -138,7 +139,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_spaces_is_served_and_nothing_that_a_stranger_wrote_is_kept(tmp_path: Path) -> None:
-    port = free_port()
+    port = own_port()
     study = make_study(tmp_path / "my studies; first" / "study", address=f"127.0.0.1:{port}")
     write_config(study, 1, 2, limits(toy_device.manifest()))
     door = subprocess.Popen(front_door_command(study), stderr=subprocess.PIPE)
@@ -171,7 +172,7 @@ def test_half_open_connections_do_not_shut_the_door_and_are_counted(
     monkeypatch.setattr(front_door, "CONNECTIONS", 600)
     monkeypatch.setattr(front_door, "EACH", 100)
     monkeypatch.setattr(front_door, "HEAD", 5)
-    port, held = free_port(), list[socket.socket]()
+    port, held = own_port(), list[socket.socket]()
     study = make_study(tmp_path / "study", address=f"127.0.0.1:{port}")
     write_config(study, 1, 2, limits(toy_device.manifest()))
     door = subprocess.Popen(front_door_command(study), stderr=subprocess.PIPE)

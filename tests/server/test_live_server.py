@@ -30,6 +30,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from toy_fleet import LightDevice, Loop, update
 from toy_patience import LIMIT, all_gone, until
+from toy_port import LOW, own_port
 from toy_study import make_study
 
 from commonground.client.contact import fetch, open_client
@@ -39,14 +40,14 @@ from commonground.server.enrolment import invite
 from commonground.server.executor import FOREIGN
 from commonground.server.fleet_guard import FORGED, UNASKED
 from commonground.server.state import Study, running
-from commonground.server.superlink import free_port
 from commonground.server.supervisor import inside
 from commonground.strategies.arrivals import NOT_ALLOWED
 from commonground.study.invitation import Invitation, read_invitation
 from commonground.study.public_parts import LARGEST, read_parts
 
 pytestmark = pytest.mark.slow
-OUTSIDE = "10.231.77"  # a network of two, of which one end is in a namespace of its own
+# A network of two, of which one end is in a namespace of its own; a suite beside this one has another.
+OUTSIDE = "10.{}.{}".format(*divmod(own_port() - LOW + 200 * 256, 256))
 CLI = [sys.executable, "-m", "commonground.simulations.cli", "server"]
 PLACES, ROUNDS = 5, 7
 
@@ -120,7 +121,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     host = f"{OUTSIDE}.1" if apart else "127.0.0.1"
     folder = tmp_path_factory.mktemp("live") / "study"
     values = [f"people={PLACES}", f"cohort={PLACES}", f"rounds={ROUNDS}", "privacy.shared.epsilon=inf"]
-    study = make_study(folder, values, address=f"{host}:{free_port()}", enrolled=0)
+    study = make_study(folder, values, address=f"{host}:{own_port()}", enrolled=0)
     found = Live(study, ["ip", "netns", "exec", name] if apart else [], host)
     found.up()
     try:

@@ -36,11 +36,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from toy_node import environment
 from toy_patience import LIMIT, until
+from toy_port import own_port
 
 from commonground.client.profile import Profile
 from commonground.server.certificates import make_certificates
 from commonground.server.control import Control, SuperLinkError
-from commonground.server.superlink import free_port, listens
+from commonground.server.superlink import listens
 
 PROJECT = """\
 [project]
@@ -75,7 +76,7 @@ class SuperLink:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self._folder, self._port = folder, free_port()
+        self._folder, self._port = folder, own_port()
         self.address = f"127.0.0.1:{self._port}"
         made = make_certificates("toys", "127.0.0.1")
         self.ca = made.ca
