@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_models import tiny_tokenizer
+from toy_models import tiny_base, tiny_tokenizer
 
 import commonground
 from commonground.data.dialogue import one_turn, render, turns
+from commonground.errors import ModelError
 from commonground.tokens import chat, chat_ids, plain_ids, with_ends
+from commonground.training.policy import PolicyModel
 from commonground.training.texts import TextEncoder
 
 FORGED = (
@@ -118,6 +120,30 @@ def test_a_template_without_a_role_gets_the_nearest_conversation_that_it_takes()
     text, encoder = written(STRICT, "Assistant: two\n\nHuman: three")
     assert text == "[user]Assistant: two\n\nHuman: three[assistant]"
     assert encoder.cuts("Assistant: two\n\nHuman: three") == (False, "one_turn")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('content must be a list') }}", "content must be a list"),
+        ("{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}", "takes no turn of a user"),
+        ("nothing", "it gives 'nothing'"),
+    ],
+)
+def test_a_template_that_takes_no_user_is_one_line_when_the_model_is_made(template: str, why: str) -> None:
+    base = tiny_base()
+    base.tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=why) as caught:
+        PolicyModel(base, [], layers=1, rank=2)
+    assert caught.value.exit_code == 2
+    assert "\n" not in caught.value.message
+
+
+def test_a_prompt_that_only_looks_like_a_system_text_is_the_user_s() -> None:
+    text, encoder = written(CHATML, "Human: x")
+    plain = encoder.prompt("System: Linux. How do I list files?")
+    assert plain == tuple(chat_ids(encoder._tokenizer, "System: Linux. How do I list files?"))
+    assert text.startswith("<|im_start|>user")
 
 
 def test_what_somebody_says_opens_no_turn() -> None:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from commonground.data.dialogue import Turn, render
+from commonground.errors import ModelError
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
@@ -72,12 +73,22 @@ def chat(tokenizer: Any, said: Sequence[Turn]) -> Chat:
     Args:
         tokenizer: with a chat template.
         said: turns, roles system, user, assistant and tool; at least one.
+
+    Raises:
+        ModelError: the template takes no turn of a user, whatever is tried.
     """
     for form, turns in _forms(said):
         ends = _ends(tokenizer, [role for role, _ in turns])
         if ends is not None:
             return Chat(ends, _as_written(tokenizer, ends, turns), form)
-    raise ValueError("the chat template takes no user turn")
+    try:
+        why = f"it gives {_rendered(tokenizer, [('user', MARK)])[:80]!r}"
+    except Exception as error:  # a template raises what it likes
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    raise ModelError(
+        f"the model's chat template takes no turn of a user: {why}",
+        hint="messages are given to it as texts; set a template that takes them, or use another model.base",
+    )
 
 
 def _forms(said: Sequence[Turn]) -> Iterator[tuple[str, list[Turn]]]:

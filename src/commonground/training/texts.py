@@ -46,7 +46,7 @@ class TextEncoder:
             ids = with_ends(self._tokenizer, text)
             return self._some(ids)[-self._max_prompt :], len(ids) > self._max_prompt, "as_said"
         said = turns(text)
-        if not opens(text):  # as it stands, with its blanks
+        if not opens(text) or all(role == "system" for role, _ in said):  # as it stands, with its blanks
             said = (("user", text),)
         whole = chat(self._tokenizer, said)
         ids = ids_of(self._tokenizer, whole)
