@@ -1,4 +1,4 @@
-"""`commonground bench`: equal numbers, what is printed and written, what a missed bar does. No time counts."""
+"""`commonground bench`: equal numbers, what is printed and written, what a missed bar does. No timing."""
 
 from __future__ import annotations
 
